@@ -1,0 +1,7 @@
+"""Worlds in which agents have to live with each other, stepped many games at once as arrays."""
+
+from env_registry.game import Game, GameParameters, Step, World
+from env_registry.parameters import SettingError
+from env_registry.registry import WORLDS, make
+
+__all__ = ["WORLDS", "Game", "GameParameters", "SettingError", "Step", "World", "make"]

@@ -1,0 +1,215 @@
+"""The contract of a batched world: B games of N agents that are stepped at once as arrays.
+
+`World` is the contract that sampling relies on; any object that follows it can be trained on. `Game` implements all of it but
+the rules: a world that derives from it is one file with its parameters, one compiled `advance` over games, and its picture.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+from pydantic import Field
+
+from env_registry.parameters import Settings, checked
+from env_registry.random_streams import seed_streams
+
+Array = NDArray[Any]
+
+
+class Step(NamedTuple):
+    """What one step of all games gives. B games, N agents.
+
+    Where a game has ended, `observations` already show its successor; `final_observations` hold what the ended one showed
+    last (rows of games that go on are undefined). `alive` is the mask after the step and before any restart.
+    """
+
+    observations: Array  # [B, N, *observation_shape]
+    rewards: NDArray[np.float32]  # [B, N]
+    terminated: NDArray[np.bool_]  # [B] the rules ended the game: no future return
+    truncated: NDArray[np.bool_]  # [B] the time limit ended it: the future is cut off, not zero
+    alive: NDArray[np.bool_]  # [B, N]
+    events: dict[str, NDArray[np.uint8]]  # name -> [B, N], how often it happened to (or was done by) each agent
+    final_observations: Array | None  # [B, N, *observation_shape], None where no game has ended
+
+
+@runtime_checkable
+class World(Protocol):
+    """A batch of games as the sampling side sees it."""
+
+    num_games: int
+    num_agents: int
+    observation_space: Box  # of one agent
+    action_space: Discrete  # of one agent
+    event_names: tuple[str, ...]
+    alive: NDArray[np.bool_]  # [B, N] who takes part in what is shown now
+
+    def reset(self, seed: int | None = None, first_game: int = 0) -> Array:
+        """Starts all games anew and returns their observations `[B, N, ...]`.
+
+        Args:
+            seed: starts the random streams anew; None lets them go on.
+            first_game: number of this batch's first game among all games of a run: game b of this batch uses the stream
+                (seed, first_game + b), so that how games are spread over processes does not change them.
+        """
+        ...
+
+    def step(self, actions: Array) -> Step:
+        """Plays one step; `actions` are integers `[B, N]`. Actions of agents that are not alive are ignored."""
+        ...
+
+    def get_state(self) -> dict[str, Array]:
+        """Everything that `set_state` needs to continue bit-equal."""
+        ...
+
+    def set_state(self, state: Mapping[str, Array]) -> Array:
+        """Continues from `get_state`'s answer and returns the observations that belong to it."""
+        ...
+
+
+class GameParameters(Settings):
+    """Parameters that every world has."""
+
+    num_agents: int = Field(2, ge=1, description="agents in a game")
+    episode_length: int = Field(100, ge=1, description="steps until a game is cut off")
+
+
+class Game(ABC):
+    """B games of one world: seeding, time limit, restarts, checks and state; the rules come from the subclass.
+
+    A subclass names its `Parameters`, `action_names`, `event_names`, `observation_space`, allocates its state with `array`,
+    and implements `start`, `advance`, `observe` and `render`. `rewards` and `events` are cleared before each `advance`.
+
+    Args:
+        num_games: B >= 1.
+        env_config: the world's parameters by name.
+
+    Raises:
+        SettingError: an unknown or impossible parameter.
+    """
+
+    Parameters: ClassVar[type[GameParameters]]
+    event_names: ClassVar[tuple[str, ...]] = ()
+    action_names: tuple[str, ...]
+    observation_space: Box
+
+    def __init__(self, num_games: int = 1, **env_config: Any) -> None:
+        if num_games < 1:
+            raise ValueError(f"num_games = {num_games}: at least one game is needed.")
+        self.parameters = checked(self.Parameters, env_config, f"env_config of {type(self).__name__}")
+        self.num_games = num_games
+        self.num_agents = self.parameters.num_agents
+        self._state: dict[str, Array] = {}
+        self.streams = self.array("streams", (), np.uint64)
+        self.clock = self.array("clock", (), np.int32)
+        self.alive = self.array("alive", (self.num_agents,), np.bool_)
+        self.terminated = np.zeros(num_games, np.bool_)
+        self._seeded = False
+        self.setup()
+        self.action_space = Discrete(len(self.action_names))
+
+    # -- what a world implements
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Sets `action_names` and `observation_space` and allocates the state."""
+
+    @abstractmethod
+    def start(self, games: NDArray[np.bool_]) -> None:
+        """Puts the games of the mask `[B]` into a start position. Clocks and alive masks are set already."""
+
+    @abstractmethod
+    def advance(self, actions: NDArray[np.int64], rewards: NDArray[np.float32], events: NDArray[np.uint8]) -> None:
+        """Plays one step in all games.
+
+        Args:
+            actions: `[B, N]`, valid.
+            rewards: `[B, N]` zeros, to be filled.
+            events: `[E, B, N]` zeros, to be filled, in the order of `event_names`.
+
+        Sets `self.terminated[b]` where the rules end a game, and clears `self.alive[b, i]` where an agent leaves it.
+        """
+
+    @abstractmethod
+    def observe(self, out: Array) -> None:
+        """Writes all agents' observations to `out` `[B, N, *observation_shape]`."""
+
+    @abstractmethod
+    def render(self, game: int = 0) -> NDArray[np.uint8]:
+        """A picture of one game, `[height, width, 3]`."""
+
+    # -- what every world has
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Allocates a part of the state, `[B, *shape]`, zeros; it is saved and restored by name."""
+        self._state[name] = np.zeros((self.num_games, *shape), dtype)
+        return self._state[name]
+
+    def reset(self, seed: int | None = None, first_game: int = 0) -> Array:
+        if seed is not None or not self._seeded:
+            seed_streams(self.streams, np.random.SeedSequence(seed).entropy, first_game)
+            self._seeded = True
+        self._restart(np.ones(self.num_games, np.bool_))
+        return self._observations()
+
+    def step(self, actions: Array) -> Step:
+        actions = self._check_actions(actions)
+        rewards = np.zeros((self.num_games, self.num_agents), np.float32)
+        events = np.zeros((len(self.event_names), self.num_games, self.num_agents), np.uint8)
+        self.terminated[:] = False
+        self.advance(actions, rewards, events)
+        self.clock += 1
+        terminated = self.terminated.copy()
+        truncated = (self.clock >= self.parameters.episode_length) & ~terminated
+        alive = self.alive.copy()
+        ended = terminated | truncated
+        final = None
+        if ended.any():
+            final = self._observations()
+            self._restart(ended)
+        return Step(
+            self._observations(), rewards, terminated, truncated, alive, dict(zip(self.event_names, events)), final
+        )
+
+    def get_state(self) -> dict[str, Array]:
+        return {name: values.copy() for name, values in self._state.items()}
+
+    def set_state(self, state: Mapping[str, Array]) -> Array:
+        for name, values in self._state.items():
+            if name not in state or state[name].shape != values.shape:
+                raise ValueError(
+                    f"The state does not fit {type(self).__name__} with {self.num_games} games: {name!r} has shape "
+                    f"{getattr(state.get(name), 'shape', None)}, needed is {values.shape}."
+                )
+        for name, values in self._state.items():
+            values[...] = state[name]
+        self._seeded = True
+        return self._observations()
+
+    def _restart(self, games: NDArray[np.bool_]) -> None:
+        self.clock[games] = 0
+        self.alive[games] = True
+        self.start(games)
+
+    def _observations(self) -> Array:
+        out = np.empty((self.num_games, self.num_agents, *self.observation_space.shape), self.observation_space.dtype)
+        self.observe(out)
+        return out
+
+    def _check_actions(self, actions: Array) -> NDArray[np.int64]:
+        actions = np.asarray(actions)
+        expected = (self.num_games, self.num_agents)
+        if actions.shape != expected or not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(
+                f"Actions have shape {actions.shape} and type {actions.dtype}; needed are integers of shape {expected} "
+                "(games, agents)."
+            )
+        if actions.min() < 0 or actions.max() >= self.action_space.n:
+            wrong = actions[(actions < 0) | (actions >= self.action_space.n)][0]
+            names = ", ".join(f"{number} {name}" for number, name in enumerate(self.action_names))
+            raise ValueError(f"Action {wrong} is out of range. Actions of {type(self).__name__}: {names}.")
+        return np.ascontiguousarray(actions, np.int64)
