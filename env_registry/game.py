@@ -7,13 +7,14 @@ the rules: a world that derives from it is one file with its parameters, one com
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from env_registry.parameters import Settings, checked
 from env_registry.random_streams import seed_streams
@@ -72,17 +73,32 @@ class World(Protocol):
 
 
 class GameParameters(Settings):
-    """Parameters that every world has."""
+    """Parameters that every world has.
+
+    A world with presets has a field `preset` and fills `presets`; what a preset says are defaults: keys that are given win.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     num_agents: int = Field(2, ge=1, description="agents in a game")
     episode_length: int = Field(100, ge=1, description="steps until a game is cut off")
+    num_threads: int = Field(1, ge=1, description="threads that share the games; results do not depend on it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if not cls.presets:
+            return values
+        preset = values.get("preset", cls.model_fields["preset"].default)
+        return {**cls.presets.get(str(preset), {}), **values}
 
 
 class Game(ABC):
     """B games of one world: seeding, time limit, restarts, checks and state; the rules come from the subclass.
 
     A subclass names its `Parameters`, `action_names`, `event_names`, `observation_space`, allocates its state with `array`,
-    and implements `start`, `advance`, `observe` and `render`. `rewards` and `events` are cleared before each `advance`.
+    and implements `start`, `advance`, `observe` and `render`. Compiled code is called through `run`, which shares the games among
+    threads.
 
     Args:
         num_games: B >= 1.
@@ -108,7 +124,12 @@ class Game(ABC):
         self.clock = self.array("clock", (), np.int32)
         self.alive = self.array("alive", (self.num_agents,), np.bool_)
         self.terminated = np.zeros(num_games, np.bool_)
+        self._every_game = np.ones(num_games, np.bool_)
         self._seeded = False
+        threads = min(self.parameters.num_threads, num_games)
+        edges = [num_games * thread // threads for thread in range(threads + 1)]
+        self._shares = [slice(first, last) for first, last in zip(edges, edges[1:])]
+        self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self.setup()
         self.action_space = Discrete(len(self.action_names))
 
@@ -129,14 +150,14 @@ class Game(ABC):
         Args:
             actions: `[B, N]`, valid.
             rewards: `[B, N]` zeros, to be filled.
-            events: `[E, B, N]` zeros, to be filled, in the order of `event_names`.
+            events: `[B, E, N]` zeros, to be filled, in the order of `event_names`.
 
         Sets `self.terminated[b]` where the rules end a game, and clears `self.alive[b, i]` where an agent leaves it.
         """
 
     @abstractmethod
-    def observe(self, out: Array) -> None:
-        """Writes all agents' observations to `out` `[B, N, *observation_shape]`."""
+    def observe(self, out: Array, games: NDArray[np.bool_]) -> None:
+        """Writes all agents' observations to `out` `[B, N, *observation_shape]`, in the games of the mask `[B]`."""
 
     @abstractmethod
     def render(self, game: int = 0) -> NDArray[np.uint8]:
@@ -149,17 +170,34 @@ class Game(ABC):
         self._state[name] = np.zeros((self.num_games, *shape), dtype)
         return self._state[name]
 
+    def run(self, kernel: Callable[..., None], per_game: Sequence[Array], *rules: Any) -> None:
+        """Calls the compiled `kernel(*per_game, *rules)`; with several threads, each gets its share of the games.
+
+        Args:
+            kernel: compiled with `nogil=True`, a loop over games.
+            per_game: arrays `[B, ...]`.
+            rules: whatever all games have in common.
+        """
+        if self._threads is None:
+            kernel(*per_game, *rules)
+            return
+        shares = [
+            self._threads.submit(kernel, *(values[games] for values in per_game), *rules) for games in self._shares
+        ]
+        for share in shares:
+            share.result()
+
     def reset(self, seed: int | None = None, first_game: int = 0) -> Array:
         if seed is not None or not self._seeded:
             seed_streams(self.streams, np.random.SeedSequence(seed).entropy, first_game)
             self._seeded = True
-        self._restart(np.ones(self.num_games, np.bool_))
-        return self._observations()
+        self._restart(self._every_game)
+        return self._observations(self._every_game)
 
     def step(self, actions: Array) -> Step:
         actions = self._check_actions(actions)
         rewards = np.zeros((self.num_games, self.num_agents), np.float32)
-        events = np.zeros((len(self.event_names), self.num_games, self.num_agents), np.uint8)
+        events = np.zeros((self.num_games, len(self.event_names), self.num_agents), np.uint8)
         self.terminated[:] = False
         self.advance(actions, rewards, events)
         self.clock += 1
@@ -169,11 +207,11 @@ class Game(ABC):
         ended = terminated | truncated
         final = None
         if ended.any():
-            final = self._observations()
+            final = self._observations(ended)
             self._restart(ended)
-        return Step(
-            self._observations(), rewards, terminated, truncated, alive, dict(zip(self.event_names, events)), final
-        )
+        observations = self._observations(self._every_game)
+        counters = {name: events[:, number] for number, name in enumerate(self.event_names)}
+        return Step(observations, rewards, terminated, truncated, alive, counters, final)
 
     def get_state(self) -> dict[str, Array]:
         return {name: values.copy() for name, values in self._state.items()}
@@ -188,16 +226,16 @@ class Game(ABC):
         for name, values in self._state.items():
             values[...] = state[name]
         self._seeded = True
-        return self._observations()
+        return self._observations(self._every_game)
 
     def _restart(self, games: NDArray[np.bool_]) -> None:
         self.clock[games] = 0
         self.alive[games] = True
         self.start(games)
 
-    def _observations(self) -> Array:
+    def _observations(self, games: NDArray[np.bool_]) -> Array:
         out = np.empty((self.num_games, self.num_agents, *self.observation_space.shape), self.observation_space.dtype)
-        self.observe(out)
+        self.observe(out, games)
         return out
 
     def _check_actions(self, actions: Array) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ Reciprocators' game is the same with other payoffs). Actions: 0 cooperate, 1 def
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -18,13 +18,6 @@ from env_registry.game import Game, GameParameters
 
 Payoffs = tuple[float, float, float, float]
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "lase": {"payoffs": (1.0, -0.2, 1.2, 0.0), "episode_length": 100},
-    "reciprocator": {"payoffs": (-1.0, -3.0, 0.0, -2.0), "episode_length": 32},
-}
-"""The iterated prisoner's dilemmas of the two papers."""
-
-
 class MatrixGameParameters(GameParameters):
     """Any symmetric 2x2 game, by its payoffs [R, S, T, P]: both cooperate, sucker, temptation, both defect."""
 
@@ -33,14 +26,14 @@ class MatrixGameParameters(GameParameters):
 
 
 class PrisonersDilemmaParameters(MatrixGameParameters):
-    """A prisoner's dilemma: T > R > P > S."""
+    """A prisoner's dilemma: T > R > P > S. The presets are those of the two papers."""
+
+    presets: ClassVar = {
+        "lase": {"payoffs": (1.0, -0.2, 1.2, 0.0), "episode_length": 100},
+        "reciprocator": {"payoffs": (-1.0, -3.0, 0.0, -2.0), "episode_length": 32},
+    }
 
     preset: Literal["lase", "reciprocator"] = Field("lase", description="whose payoffs and episode length")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return PRESETS.get(values.get("preset", "lase"), {}) | values
 
     @model_validator(mode="after")
     def _is_a_dilemma(self) -> PrisonersDilemmaParameters:
@@ -51,21 +44,22 @@ class PrisonersDilemmaParameters(MatrixGameParameters):
 
 
 @njit(cache=True, nogil=True)
-def _advance(actions: Any, payoffs: Any, last: Any, rewards: Any, events: Any) -> None:
+def _advance(actions: Any, last: Any, rewards: Any, events: Any, payoffs: Any) -> None:
     for game in range(actions.shape[0]):
         for agent in range(2):
             outcome = 2 * actions[game, agent] + actions[game, 1 - agent]
             last[game, agent] = outcome
             rewards[game, agent] = payoffs[outcome]
-            events[0, game, agent] = 1 - actions[game, agent]
+            events[game, 0, agent] = 1 - actions[game, agent]
 
 
 @njit(cache=True, nogil=True)
-def _observe(last: Any, out: Any) -> None:
-    out[:] = 0
+def _observe(last: Any, games: Any, out: Any) -> None:
     for game in range(last.shape[0]):
-        for agent in range(2):
-            out[game, agent, last[game, agent]] = 1
+        if games[game]:
+            out[game] = 0
+            for agent in range(2):
+                out[game, agent, last[game, agent]] = 1
 
 
 class MatrixGame(Game):
@@ -85,10 +79,10 @@ class MatrixGame(Game):
         self.last[games] = 4
 
     def advance(self, actions: NDArray[np.int64], rewards: NDArray[np.float32], events: NDArray[np.uint8]) -> None:
-        _advance(actions, self._payoffs, self.last, rewards, events)
+        self.run(_advance, (actions, self.last, rewards, events), self._payoffs)
 
-    def observe(self, out: NDArray[np.uint8]) -> None:
-        _observe(self.last, out)
+    def observe(self, out: NDArray[np.uint8], games: NDArray[np.bool_]) -> None:
+        self.run(_observe, (self.last, games, out))
 
     def render(self, game: int = 0) -> NDArray[np.uint8]:
         """Two squares, green where the agent cooperated last, red where it defected, grey at the start."""

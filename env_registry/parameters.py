@@ -49,9 +49,12 @@ def checked(model: type[S], values: Mapping[str, Any] | None, where: str) -> S:
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+    key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return str(unknown_name("key", key, list(model.model_fields)))
     if problem["type"] == "missing":
         return f"{key!r} is missing."
-    return f"{key!r} = {problem['input']!r}: {problem['msg']}."
+    reason = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return f"{reason}."
+    return f"{key!r} = {problem['input']!r}: {reason}."

@@ -1,7 +1,7 @@
 """One random stream per game, so that a game plays the same whatever is played beside it.
 
 A stream is SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014): 64 bits of state per
-game, one addition and three multiply-xor-shifts a draw. Compiled code draws with `uniform` and `below`.
+game, one addition and three multiply-xor-shifts a draw. Compiled code draws with `uniform`, `below` and `shuffle`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,21 @@ def uniform(streams: NDArray[np.uint64], game: int) -> float:
 def below(streams: NDArray[np.uint64], game: int, n: int) -> int:
     """An integer in 0 .. n-1 from the game's stream, each equally likely (to 2^-53)."""
     return int(uniform(streams, game) * n)
+
+
+@njit(cache=True, inline="always")
+def shuffle(order: NDArray[np.int64], streams: NDArray[np.uint64], game: int) -> None:
+    """Fills `order` with 0 .. n-1 in a random order, each equally likely (n <= 16).
+
+    One draw serves all choices (Fisher and Yates, inside out): the fraction that one choice leaves is the next one's draw.
+    """
+    left = uniform(streams, game)
+    for position in range(order.shape[0]):
+        left *= position + 1
+        chosen = int(left)
+        left -= chosen
+        order[position] = order[chosen]
+        order[chosen] = position
 
 
 @njit(cache=True, nogil=True)
