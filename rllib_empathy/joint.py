@@ -1,0 +1,136 @@
+"""The joint trajectory: what all agents of all games saw, did and got, step by step and side by side.
+
+It is the one currency between sampling, reward reshaping and learning. Shapes: T steps, B games, N agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+Column = Any
+"""A numpy array or a torch tensor; all columns of one trajectory are of the same sort."""
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class JointTrajectory:
+    """T steps of B games with N agents.
+
+    An episode may begin and end anywhere in it, and may begin before it or end after it. The observation that follows an
+    episode's last step, and the one that follows the last row, are in no row; they are kept as tails.
+    """
+
+    observations: Column  # [T, B, N, *shape], uint8 where the world's are
+    actions: Column  # [T, B, N] integers
+    log_probs: Column  # [T, B, N] of the actions, under the policy that took them
+    rewards: Column  # [T, B, N] extrinsic
+    alive: Column  # [T, B, N] takes part in the step: acts, is observed, is learned from
+    survives: Column  # [T, B, N] takes part after the step too
+    starts: Column  # [T, B] the step is its episode's first
+    terminated: Column  # [T, B] the rules ended the episode with this step
+    truncated: Column  # [T, B] a limit ended the episode with this step, or data stop here though it goes on
+    tail_steps: Column  # [K] and
+    tail_games: Column  # [K]: the step and game after which a tail follows
+    tail_observations: Column  # [K, N, *shape]
+    states: tuple[dict[str, Column], ...] = ()  # per agent: recurrent state before the first step, name -> [B, size]
+    events: dict[str, Column] = field(default_factory=dict)  # name -> [T, B, N]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, B, N)."""
+        steps, games, agents = self.rewards.shape
+        return steps, games, agents
+
+    def env_steps(self) -> int:
+        """Steps of games in which somebody took part."""
+        return int(self.alive.any(2).sum())
+
+    def agent_steps(self) -> int:
+        """Steps of agents that took part."""
+        return int(self.alive.sum())
+
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        sizes: list[int] = []
+        self.map(lambda column: sizes.append(column.nbytes))
+        return sum(sizes)
+
+    def map(self, function: Callable[[Column], C]) -> JointTrajectory:
+        """The trajectory with `function` applied to every column."""
+        values: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, dict):
+                values[entry.name] = {name: function(column) for name, column in value.items()}
+            elif isinstance(value, tuple):
+                values[entry.name] = tuple({n: function(c) for n, c in state.items()} for state in value)
+            else:
+                values[entry.name] = function(value)
+        return replace(self, **values)
+
+    def to_tensors(self, device: torch.device | str | None = None) -> JointTrajectory:
+        """The same as torch tensors on `device`; types stay as they are."""
+        return self.map(lambda column: torch.as_tensor(column, device=device))
+
+    def games(self, first: int, last: int) -> JointTrajectory:
+        """Games first .. last-1, with all their agents (numpy or torch; views where possible)."""
+        chosen = (self.tail_games >= first) & (self.tail_games < last)
+        per_game = {
+            entry.name: getattr(self, entry.name)[:, first:last]
+            for entry in fields(self)
+            if entry.name not in ("tail_steps", "tail_games", "tail_observations", "states", "events")
+        }
+        return JointTrajectory(
+            **per_game,
+            tail_steps=self.tail_steps[chosen],
+            tail_games=self.tail_games[chosen] - first,
+            tail_observations=self.tail_observations[chosen],
+            states=tuple({name: column[first:last] for name, column in state.items()} for state in self.states),
+            events={name: column[:, first:last] for name, column in self.events.items()},
+        )
+
+
+def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
+    """Puts the games of several trajectories (numpy columns) side by side.
+
+    Shorter ones are padded at their end with steps in which nobody is alive.
+
+    Raises:
+        ValueError: nothing to concatenate, or trajectories of different worlds.
+    """
+    if not trajectories:
+        raise ValueError("There is no trajectory to concatenate.")
+    if len({(t.rewards.shape[2], t.observations.shape[3:], tuple(t.events)) for t in trajectories}) > 1:
+        raise ValueError("Trajectories of different worlds cannot be put side by side.")
+    if len(trajectories) == 1:
+        return trajectories[0]
+    steps = max(t.rewards.shape[0] for t in trajectories)
+    offsets = np.cumsum([0, *(t.rewards.shape[1] for t in trajectories[:-1])])
+
+    def along_games(columns: Sequence[Column]) -> Column:
+        padded = [np.pad(c, [(0, steps - len(c)), *[(0, 0)] * (c.ndim - 1)]) if len(c) < steps else c for c in columns]
+        return np.concatenate(padded, axis=1)
+
+    first = trajectories[0]
+    per_game = {
+        entry.name: along_games([getattr(t, entry.name) for t in trajectories])
+        for entry in fields(JointTrajectory)
+        if entry.name not in ("tail_steps", "tail_games", "tail_observations", "states", "events")
+    }
+    return JointTrajectory(
+        **per_game,
+        tail_steps=np.concatenate([t.tail_steps for t in trajectories]),
+        tail_games=np.concatenate([t.tail_games + offset for t, offset in zip(trajectories, offsets)]),
+        tail_observations=np.concatenate([t.tail_observations for t in trajectories]),
+        states=tuple(
+            {name: np.concatenate([t.states[agent][name] for t in trajectories]) for name in state}
+            for agent, state in enumerate(first.states)
+        ),
+        events={name: along_games([t.events[name] for t in trajectories]) for name in first.events},
+    )

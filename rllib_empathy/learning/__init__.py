@@ -1,0 +1,1 @@
+"""How agents learn: RLlib's Algorithm and Learner over joint trajectories."""

@@ -1,0 +1,187 @@
+"""The configuration: RLlib's, plus a population."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import env_registry
+from env_registry.game import World
+from env_registry.parameters import SettingError, unknown_name
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env import INPUT_ENV_SPACES
+from ray.rllib.policy.policy import PolicySpec
+
+from rllib_empathy.metrics import STATS
+from rllib_empathy.policies import KINDS
+from rllib_empathy.population import Population, PopulationSpec
+
+
+class EmpathyConfig(AlgorithmConfig):
+    """Configures `Empathy`, step by step as every RLlib algorithm.
+
+    >>> config = (
+    ...     EmpathyConfig()
+    ...     .environment("cleanup", env_config={"num_agents": 4})
+    ...     .population([{"kind": "ppo", "count": 3, "lr": 0.001}, "random"])
+    ...     .env_runners(num_envs_per_env_runner=64)
+    ...     .training(gamma=0.98)
+    ... )
+
+    `training` sets defaults for all agents that have the option; the population's entries override them per seat.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from rllib_empathy.learning.algorithm import Empathy
+
+        super().__init__(algo_class=algo_class or Empathy)
+        self.population_spec: PopulationSpec = "ppo"
+        self.agent_defaults: dict[str, Any] = {}
+        self.num_env_runners = 0
+        self.num_envs_per_env_runner = 64
+        self.rollout_fragment_length = 100
+        self.stats_cls_lookup = STATS
+        # No connectors on this path: nothing to merge or to broadcast between runners.
+        self.merge_env_runner_states = False
+        self.broadcast_env_runner_states = False
+        self._dont_auto_sync_env_runner_states = True
+
+    def population(self, population: PopulationSpec) -> EmpathyConfig:
+        """Says who plays.
+
+        Args:
+            population: the name of a kind for all seats, or a list with one kind's name per seat or entries
+                `{kind, count, shared, name, **options}`. Seats are filled in the order of the list.
+        """
+        self.population_spec = population if isinstance(population, str) else list(population)
+        return self
+
+    def training(self, **options: Any) -> EmpathyConfig:
+        """Sets RLlib's training settings and defaults for the agents.
+
+        Args:
+            **options: any option of a kind of agent (`lr`, `gamma`, `lambda_`, `entropy_coeff`, `num_epochs`,
+                `minibatch_size`, `network` ...) becomes the default of all agents that have it; all others are settings of
+                RLlib's `AlgorithmConfig.training`, such as `train_batch_size_per_learner`.
+
+        Raises:
+            SettingError: neither RLlib nor any kind of agent has such an option.
+        """
+        known = {key for kind in KINDS.values() for key in kind.Options.model_fields}
+        mine = {key: value for key, value in options.items() if key in known and value is not NotProvided}
+        others = {key: value for key, value in options.items() if key not in known}
+        for key in others:
+            if not hasattr(self, key) and key not in _RLLIB_TRAINING_KEYS:
+                raise unknown_name("training option", key, sorted(known | _RLLIB_TRAINING_KEYS))
+        self.agent_defaults = {**self.agent_defaults, **mine}
+        super().training(**others)
+        return self
+
+    def make_world(self, num_games: int) -> World:
+        """A batch of games of the configured world."""
+        return env_registry.make(self.env, num_games, **self.env_config)
+
+    def resolved_population(self) -> Population:
+        """The population, checked against the world's seats.
+
+        Raises:
+            SettingError: no world, or a population that does not fit it.
+        """
+        return Population.of(self.population_spec, self._world_facts()[0], self.agent_defaults)
+
+    def module_spaces(self) -> dict[str, tuple[Any, Any]]:
+        """Observation and action space of each module id."""
+        _, observation_spaces, action_spaces = self._world_facts()
+        spaces: dict[str, tuple[Any, Any]] = {INPUT_ENV_SPACES: (observation_spaces[0], action_spaces[0])}
+        for member in self.resolved_population().members:
+            spaces[member.module_id] = (observation_spaces[member.agents[0]], action_spaces[member.agents[0]])
+        return spaces
+
+    def get_multi_rl_module_spec(
+        self, *, spaces: Mapping[str, Any] | None = None, inference_only: bool = False, **kwargs: Any
+    ) -> MultiRLModuleSpec:
+        """The networks of the population."""
+        spaces = spaces or self.module_spaces()
+        return MultiRLModuleSpec(
+            rl_module_specs={
+                member.module_id: RLModuleSpec(
+                    module_class=member.kind.Module,
+                    observation_space=spaces[member.module_id][0],
+                    action_space=spaces[member.module_id][1],
+                    model_config=member.kind.model_config(member.options),
+                    inference_only=inference_only,
+                )
+                for member in self.resolved_population().members
+            }
+        )
+
+    def get_default_learner_class(self) -> type:
+        """The Learner for joint trajectories."""
+        from rllib_empathy.learning.learner import EmpathyLearner
+
+        return EmpathyLearner
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """RLlib asks for one; the population's kinds bring their own."""
+        return RLModuleSpec(module_class=KINDS["ppo"].Module)
+
+    def validate(self) -> None:
+        """Checks everything that can be checked before anything is started.
+
+        Raises:
+            SettingError: what is wrong, what is allowed and how to mend it.
+        """
+        if self.env is None:
+            raise SettingError(f"No world is set: call .environment(NAME). Known: {', '.join(env_registry.WORLDS)}.")
+        population = self.resolved_population()
+        learners = max(1, self.num_learners)
+        if self.num_envs_per_env_runner % learners:
+            raise SettingError(
+                f"num_envs_per_env_runner = {self.num_envs_per_env_runner} is not a multiple of num_learners = {learners}: each "
+                "learner takes an equal share of the games."
+            )
+        from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
+
+        self.env_runner_cls = self.env_runner_cls or JointEnvRunner
+        if self._train_batch_size_per_learner is None:
+            games = self.num_envs_per_env_runner * max(1, self.num_env_runners)
+            fragment = self.rollout_fragment_length
+            self._train_batch_size_per_learner = games * (fragment if fragment != "auto" else 100) // learners
+        ids = [member.module_id for member in population.members]
+        self.policies = {module_id: PolicySpec() for module_id in ids}
+        of_agent = population.module_of_agent
+        self.policy_mapping_fn = lambda agent_id, *args, **kwargs: of_agent[_agent_number(agent_id)]
+        learning = [member.module_id for member in population.members if member.kind.learns]
+        if self.policies_to_train is None:
+            self.policies_to_train = learning
+        super().validate()
+
+    def _world_facts(self) -> tuple[int, Sequence[Any], Sequence[Any]]:
+        """Number of agents, and their observation and action spaces; the world is asked once per setting."""
+        key = repr((self.env, sorted(self.env_config.items(), key=lambda item: item[0])))
+        if self.__dict__.get("_facts_key") != key:
+            world = self.make_world(1)
+            agents = world.num_agents
+            facts = (
+                agents,
+                getattr(world, "observation_spaces", [world.observation_space] * agents),
+                getattr(world, "action_spaces", [world.action_space] * agents),
+            )
+            self.__dict__["_facts_key"], self.__dict__["_facts"] = key, facts
+        return self.__dict__["_facts"]
+
+
+def _agent_number(agent_id: Any) -> int:
+    return agent_id if isinstance(agent_id, int) else int(str(agent_id).rsplit("_", 1)[-1])
+
+
+_RLLIB_TRAINING_KEYS = {
+    "train_batch_size",
+    "train_batch_size_per_learner",
+    "learner_class",
+    "learner_connector",
+    "learner_config_dict",
+    "add_default_connectors_to_learner_pipeline",
+}

@@ -1,0 +1,44 @@
+"""What several Learners have to agree on. With one Learner these are no-ops.
+
+RLlib wraps each module in its own DistributedDataParallel; with many small modules, some of which may have no gradient in a
+step, one flat all-reduce over all of them is both faster and safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, distributed
+
+
+def world_size() -> int:
+    """Number of Learners that learn together."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def broadcast_parameters(parameters: Sequence[Tensor]) -> None:
+    """Everyone takes the first Learner's parameters."""
+    if world_size() > 1:
+        for parameter in parameters:
+            distributed.broadcast(parameter.data, src=0)
+
+
+def average_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replaces the gradients by their mean over Learners; the order of `parameters` must be the same everywhere."""
+    if world_size() > 1 and parameters:
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= world_size()
+        pieces = flat.split([gradient.numel() for gradient in gradients])
+        for parameter, piece in zip(parameters, pieces):
+            parameter.grad = piece.view_as(parameter)
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of `x` over Learners."""
+    if world_size() > 1:
+        x = x.clone()
+        distributed.all_reduce(x)
+    return x

@@ -1,0 +1,186 @@
+"""Agents that learn alike are learned together: their rows of the joint trajectory, stacked along a group axis.
+
+Shapes: G agents' modules in a group, T steps, M rows: the games of all agents that share the module, B for separate networks.
+Without memory every step is a row of its own (T = 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.learning.distributed import total
+from rllib_empathy.policies.actor_critic import ActorCriticKind, ActorCriticModule, Minibatch
+from rllib_empathy.policies.networks import State, evaluate
+
+ROWS_AT_ONCE = 8192
+"""Rows per forward pass when values of a whole batch are computed; bounds the memory for activations."""
+
+
+@dataclass(frozen=True)
+class LearningGroup:
+    """G modules of one architecture whose kinds make equal use of a batch."""
+
+    kinds: tuple[ActorCriticKind, ...]
+    modules: tuple[ActorCriticModule, ...]
+
+    @property
+    def agents(self) -> Tensor:
+        """`[G, n]`: the agents that each module plays."""
+        return torch.tensor([kind.agents for kind in self.kinds])
+
+    def gather(self, column: Tensor) -> Tensor:
+        """A column `[T, B, N, ...]` as `[G, T, M, ...]`; the rows of a module are its first agent's games, its second's ..."""
+        steps, games = column.shape[:2]
+        chosen = column[:, :, self.agents.to(column.device)]  # [T, B, G, n, ...]
+        return chosen.movedim((2, 0, 3, 1), (0, 1, 2, 3)).reshape(len(self.kinds), steps, -1, *column.shape[3:])
+
+    def scatter(self, column: Tensor, out: Tensor) -> None:
+        """The inverse of `gather`: writes `[G, T, M]` into `out` `[T, B, N]`."""
+        steps, games = out.shape[:2]
+        agents = self.agents.to(out.device)
+        out[:, :, agents] = column.reshape(len(self.kinds), steps, agents.shape[1], games).permute(1, 3, 0, 2)
+
+    def starts(self, joint: JointTrajectory) -> Tensor:
+        """`[G, T, M]`: the row is its episode's first."""
+        return joint.starts.repeat(1, self.agents.shape[1]).expand(len(self.kinds), -1, -1)
+
+    def state(self, joint: JointTrajectory) -> State:
+        """Recurrent state before the first step, name -> `[G, M, size]`."""
+        if not self.modules[0].is_stateful():
+            return {}
+        return {
+            name: torch.stack([torch.cat([joint.states[agent][name] for agent in kind.agents]) for kind in self.kinds])
+            for name in joint.states[self.kinds[0].agents[0]]
+        }
+
+
+def group_modules(
+    kinds: dict[str, ActorCriticKind], modules: dict[str, ActorCriticModule], env_steps: int
+) -> list[LearningGroup]:
+    """Puts modules together that can be evaluated and stepped together, in the order of their ids."""
+    groups: dict[tuple, list[str]] = {}
+    for module_id in sorted(kinds):
+        kind, module = kinds[module_id], modules[module_id]
+        use = (type(kind), len(kind.agents), kind.num_epochs, kind.num_minibatches(env_steps))
+        groups.setdefault((module.group, use), []).append(module_id)
+    return [
+        LearningGroup(tuple(kinds[mid] for mid in ids), tuple(modules[mid] for mid in ids)) for ids in groups.values()
+    ]
+
+
+@torch.no_grad()
+def trajectory_values(group: LearningGroup, joint: JointTrajectory) -> tuple[Tensor, Tensor]:
+    """Values of all rows `[G, T, M]` and of the tails `[G, K, n]`, for a group's modules."""
+    module = group.modules[0]
+    parameters = module.stacked(group.modules)
+    observations = group.gather(joint.observations)
+    tails = group.gather(joint.tail_observations.unsqueeze(0))[:, 0]  # [G, n * K, ...]
+    modules, per_module = group.agents.shape
+    if not module.is_stateful():
+        shape = observations.shape[:3]
+        values = _in_pieces(module, parameters, observations.flatten(1, 2)).reshape(shape)
+        return values, _in_pieces(module, parameters, tails).reshape(modules, per_module, -1).transpose(1, 2)
+
+    # With memory, a tail's value needs the state after the step before it: time is cut behind those steps.
+    games = joint.shape[1]
+    tails = tails.reshape(modules, per_module, -1, *tails.shape[2:])
+    tail_values = observations.new_zeros((modules, len(joint.tail_steps), per_module), dtype=torch.float32)
+    state, starts = group.state(joint), group.starts(joint)
+    values, begin = [], 0
+    for step in sorted(set(joint.tail_steps.tolist())):
+        piece = slice(begin, step + 1)
+        answer = evaluate(module.architecture, parameters, observations[:, piece], state, starts[:, piece])
+        values.append(answer.values)
+        state, begin = answer.state, step + 1
+        here = (joint.tail_steps == step).nonzero().squeeze(1)
+        rows = torch.arange(per_module, device=here.device).unsqueeze(1) * games + joint.tail_games[here].long()
+        after = {name: value[:, rows.flatten()] for name, value in state.items()}
+        seen = tails[:, :, here].flatten(1, 2).unsqueeze(1)
+        tail = evaluate(module.architecture, parameters, seen, after).values
+        tail_values[:, here] = tail.reshape(modules, per_module, -1).transpose(1, 2)
+    return torch.cat(values, 1), tail_values
+
+
+def _in_pieces(module: ActorCriticModule, parameters: dict[str, Tensor], observations: Tensor) -> Tensor:
+    pieces = observations.split(ROWS_AT_ONCE, 1)
+    return torch.cat([evaluate(module.architecture, parameters, p.unsqueeze(1)).values[:, 0] for p in pieces], 1)
+
+
+def group_batch(
+    group: LearningGroup, joint: JointTrajectory, values: Tensor, advantages: Tensor, returns: Tensor
+) -> Minibatch:
+    """All that a group learns from; `values`, `advantages` and `returns` are `[T, B, N]`."""
+    alive = group.gather(joint.alive)
+    advantages = group.gather(advantages)
+    normalize = torch.tensor([kind.options.normalize_advantages for kind in group.kinds], device=alive.device)
+    advantages = torch.where(normalize.view(-1, 1, 1), standardized(advantages, alive), advantages)
+    batch = Minibatch(
+        observations=group.gather(joint.observations),
+        actions=group.gather(joint.actions).long(),
+        log_probs=group.gather(joint.log_probs),
+        advantages=advantages,
+        returns=group.gather(returns),
+        values=group.gather(values),
+        alive=alive,
+        starts=group.starts(joint),
+        state=group.state(joint),
+    )
+    if group.modules[0].is_stateful():
+        return batch
+    flat = [column.flatten(1, 2).unsqueeze(1) for column in batch[:-1]]
+    return Minibatch(*flat, state={})
+
+
+def standardized(x: Tensor, mask: Tensor) -> Tensor:
+    """x shifted and scaled to mean 0 and deviation 1 over the masked entries of each agent's rows, on all Learners together.
+
+    Args:
+        x: `[G, T, M]`.
+        mask: `[G, T, M]`, which entries count.
+    """
+    count, first = total(torch.stack([mask.sum((1, 2)).double(), (x * mask).sum((1, 2)).double()]))
+    mean = (first / count.clamp(min=1)).view(-1, 1, 1)
+    squares = total((((x - mean) ** 2) * mask).sum((1, 2)).double())
+    deviation = (squares / count.clamp(min=1)).sqrt().clamp(min=1e-8).view(-1, 1, 1)
+    return ((x - mean) / deviation).to(x.dtype)
+
+
+def minibatches(group: LearningGroup, batch: Minibatch, env_steps: int, generator: torch.Generator) -> Iterator[Minibatch]:
+    """Every minibatch of every epoch, shuffled along rows (whole sequences with memory)."""
+    rows = batch.actions.shape[2]
+    count = group.kinds[0].num_minibatches(env_steps)
+    for _ in range(group.kinds[0].num_epochs):
+        if count == 1:
+            yield batch
+            continue
+        order = torch.randperm(rows, generator=generator).to(batch.actions.device)
+        for chosen in order.tensor_split(count):
+            state = {name: value.index_select(1, chosen) for name, value in batch.state.items()}
+            yield Minibatch(*(column.index_select(2, chosen) for column in batch[:-1]), state=state)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns) over the masked entries, `[G]`; 0 where the returns do not vary.
+
+    Args:
+        values, returns: `[G, T, M]`.
+        mask: `[G, T, M]`.
+    """
+    count = mask.sum((1, 2)).clamp(min=1)
+
+    def variance(x: Tensor) -> Tensor:
+        mean = ((x * mask).sum((1, 2)) / count).view(-1, 1, 1)
+        return (((x - mean) ** 2) * mask).sum((1, 2)) / count
+
+    spread = variance(returns)
+    return torch.where(spread > 1e-12, 1 - variance(returns - values) / spread.clamp(min=1e-12), 0.0)
+
+
+def all_parameters(modules: Sequence[torch.nn.Module]) -> list[Tensor]:
+    """Trainable parameters in one fixed order."""
+    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]

@@ -1,0 +1,240 @@
+"""The Learner: joint trajectory -> reshaped rewards -> advantages -> gradient steps of all agents together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.utils.metrics import (
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+)
+from torch import Tensor
+
+from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.learning.advantages import generalized_advantages
+from rllib_empathy.learning.distributed import average_gradients, broadcast_parameters
+from rllib_empathy.learning.groups import (
+    LearningGroup,
+    all_parameters,
+    explained_variance,
+    group_batch,
+    group_modules,
+    minibatches,
+    trajectory_values,
+)
+from rllib_empathy.learning.training_data import JointTrainingData
+from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch
+from rllib_empathy.reshaping.rewards import reshape_rewards
+
+
+class NonFiniteError(ArithmeticError):
+    """Rewards or gradients are NaN or infinite. Nothing was learned from them; the weights are the last good ones."""
+
+
+class EmpathyLearner(TorchLearner):
+    """Learns all agents of a population from joint trajectories.
+
+    What RLlib's Learner does per module in a Python loop happens here per group of like agents. Optimisers, learning rates,
+    checkpoints, metrics and the several-learners machinery are RLlib's.
+    """
+
+    def build(self) -> None:
+        """Builds modules, kinds and optimisers; all Learners begin with the first one's weights."""
+        self._kinds = self.config.resolved_population().kinds()
+        super().build()
+        self._generator = torch.Generator().manual_seed(self.config.seed or 0)
+        broadcast_parameters(all_parameters(list(self._modules().values())))
+
+    def update(
+        self, *, training_data: JointTrainingData, timesteps: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Learns from one batch of joint trajectories.
+
+        Raises:
+            NonFiniteError: rewards or gradients are not finite.
+        """
+        timesteps = timesteps or {}
+        self.before_gradient_based_update(timesteps=timesteps)
+        training_data.validate()
+        training_data.solve_refs()
+        self._weights_seq_no += 1
+        joint = training_data.joint.to_tensors(self._device)
+        self._check_rewards(joint)
+        env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+
+        rewards = reshape_rewards(joint, [self._kinds[self._module_of(agent)] for agent in range(joint.shape[2])])
+        self._learn(joint, rewards, env_steps)
+        self._log_rewards(joint, rewards)
+        self._log_steps(joint)
+        self.after_gradient_based_update(timesteps=timesteps)
+        return self.metrics.reduce()
+
+    def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Minibatch, fwd_out: Any = None) -> Tensor:
+        """The loss of one module on a minibatch of its own (G = 1)."""
+        kind = self._kinds[module_id]
+        return kind.losses([kind], [self._modules()[module_id]], batch, 0)[0].squeeze(0)
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Adam for each agent that learns, with the agent's own learning rate."""
+        kind = self._kinds[module_id]
+        if kind.learns:
+            parameters = self.get_parameters(self.module[module_id])
+            fused = all(parameter.is_floating_point() for parameter in parameters)
+            optimizer = torch.optim.Adam(parameters, eps=kind.options.adam_epsilon, fused=fused)
+            schedule = kind.options.lr
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer=optimizer,
+                params=parameters,
+                lr_or_lr_schedule=[list(p) for p in schedule] if isinstance(schedule, tuple) else schedule,
+            )
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The Learner's state, the source of its shuffling included."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component("generator", components, not_components):
+            state["generator"] = self._generator.get_state().numpy()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from `get_state`'s answer."""
+        super().set_state(state)
+        if "generator" in state:
+            self._generator.set_state(torch.from_numpy(state["generator"].copy()))
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """No wrapping: gradients are averaged in one flat all-reduce."""
+
+    def _modules(self) -> dict[str, RLModule]:
+        return {mid: self.module[mid] for mid in self._kinds if mid in self.module and self._kinds[mid].learns}
+
+    def _module_of(self, agent: int) -> str:
+        return next(mid for mid, kind in self._kinds.items() if agent in kind.agents)
+
+    def _trained(self) -> dict[str, ActorCriticKind]:
+        return {mid: kind for mid, kind in self._kinds.items() if kind.learns and self.should_module_be_updated(mid)}
+
+    def _check_rewards(self, joint: JointTrajectory) -> None:
+        wrong = (~torch.isfinite(joint.rewards) & joint.alive).nonzero()
+        if len(wrong):
+            step, game, agent = wrong[0].tolist()
+            raise NonFiniteError(
+                f"The world gave agent {agent} a reward of {joint.rewards[step, game, agent].item()} (game {game}, step {step} "
+                f"of the batch; {len(wrong)} such rewards in all). Rewards must be finite numbers. Training stops here with "
+                "the weights of the update before; the last checkpoint is good."
+            )
+
+    def _learn(self, joint: JointTrajectory, rewards: Tensor, env_steps: int) -> None:
+        kinds = self._trained()
+        steps, games, _ = joint.shape
+        groups = group_modules(kinds, self._modules(), steps * games)
+        values, tail_values = torch.zeros_like(rewards), torch.zeros(len(joint.tail_steps), rewards.shape[2])
+        tail_values = tail_values.to(rewards)
+        gamma, lambda_, scale = (torch.ones(rewards.shape[2]).to(rewards) for _ in range(3))
+        for group in groups:
+            row_values, last_values = trajectory_values(group, joint)
+            group.scatter(row_values, values)
+            group.scatter(last_values.permute(0, 2, 1).flatten(1).unsqueeze(1), tail_values.unsqueeze(0))
+            for kind in group.kinds:
+                agents = list(kind.agents)
+                gamma[agents], lambda_[agents] = kind.options.gamma, kind.options.lambda_
+                scale[agents] = kind.options.reward_scale
+        advantages = generalized_advantages(joint, rewards * scale, values, tail_values, gamma, lambda_)
+
+        plans = []
+        for group in groups:
+            batch = group_batch(group, joint, values, advantages, advantages + values)
+            quality = explained_variance(batch.values, batch.returns, batch.alive)
+            self._log(group, {"vf_explained_var": quality})
+            plans.append((group, minibatches(group, batch, steps * games, self._generator)))
+        sums: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        counts: dict[int, int] = defaultdict(int)
+        for step in zip_longest(*(plan for _, plan in plans)):
+            losses = []
+            for index, minibatch in enumerate(step):
+                if minibatch is not None:
+                    group = groups[index]
+                    loss, parts = group.kinds[0].losses(group.kinds, group.modules, minibatch, env_steps)
+                    losses.append((group, loss))
+                    counts[index] += 1
+                    for name, part in parts.items():
+                        sums[index][name] = sums[index].get(name, 0) + part
+            self._step(losses)
+        for index, group in enumerate(groups):
+            self._log(group, {name: total / counts[index] for name, total in sums[index].items()})
+
+    def _step(self, losses: list[tuple[LearningGroup, Tensor]]) -> None:
+        """One gradient step of all groups that have a loss."""
+        ids = [kind.module_id for group, _ in losses for kind in group.kinds]
+        parameters = {mid: self.get_parameters(self.module[mid]) for mid in ids}
+        optimizers = [optimizer for mid in ids for _, optimizer in self.get_optimizers_for_module(mid)]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        torch.stack([loss.sum() for _, loss in losses]).sum().backward()
+        average_gradients([parameter for mid in sorted(ids) for parameter in parameters[mid]])
+        limits = {kind.module_id: kind.options.grad_clip for group, _ in losses for kind in group.kinds}
+        norms = []
+        for mid in ids:
+            gradients = [parameter.grad for parameter in parameters[mid] if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            norms.append(norm)
+            if limits[mid] is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters[mid], limits[mid], norm)
+        finite = torch.isfinite(torch.stack(norms))
+        if not finite.all():
+            wrong = [mid for mid, good in zip(ids, finite.tolist()) if not good]
+            raise NonFiniteError(
+                f"The gradients of {', '.join(wrong)} are not finite. Training stops here, before they touch the weights; the "
+                "last checkpoint is good. A smaller lr or grad_clip, or a smaller reward_scale may help."
+            )
+        for optimizer in optimizers:
+            optimizer.step()
+
+    def _log(self, group: LearningGroup, statistics: dict[str, Tensor]) -> None:
+        for name, per_agent in statistics.items():
+            for kind, value in zip(group.kinds, per_agent.tolist()):
+                self.metrics.log_value((kind.module_id, name), value, window=1)
+
+    def _log_rewards(self, joint: JointTrajectory, rewards: Tensor) -> None:
+        """Extrinsic and reshaped rewards apart: means per step in which the agent is alive."""
+        alive = joint.alive.sum((0, 1)).clamp(min=1)
+        extrinsic = ((joint.rewards * joint.alive).sum((0, 1)) / alive).tolist()
+        reshaped = ((rewards * joint.alive).sum((0, 1)) / alive).tolist()
+        for mid, kind in self._kinds.items():
+            shares = len(kind.agents)
+            self.metrics.log_value(
+                (mid, "extrinsic_reward_mean"), sum(extrinsic[agent] for agent in kind.agents) / shares, window=1
+            )
+            self.metrics.log_value(
+                (mid, "reshaped_reward_mean"), sum(reshaped[agent] for agent in kind.agents) / shares, window=1
+            )
+            for name, value in kind.statistics().items():
+                self.metrics.log_value((mid, name), value, window=1)
+
+    def _log_steps(self, joint: JointTrajectory) -> None:
+        agent_steps = joint.alive.sum((0, 1)).tolist()
+        for mid, kind in self._trained().items():
+            steps = sum(agent_steps[agent] for agent in kind.agents)
+            self.metrics.log_value((mid, NUM_MODULE_STEPS_TRAINED), steps, reduce="sum")
+            self.metrics.log_value((mid, NUM_MODULE_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
+        for name, reduce in (
+            (NUM_ENV_STEPS_TRAINED, "sum"),
+            (NUM_ENV_STEPS_TRAINED_LIFETIME, "lifetime_sum"),
+        ):
+            self.metrics.log_value((ALL_MODULES, name), joint.env_steps(), reduce=reduce)

@@ -1,0 +1,60 @@
+"""Joint trajectories on their way from runners to Learners: by reference, and split along games only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.rllib.core.learner.training_data import TrainingData
+
+from rllib_empathy.joint import JointTrajectory, concatenate
+
+
+@dataclass
+class JointTrainingData(TrainingData):
+    """One batch of joint trajectories, or references to them.
+
+    Each Learner takes an equal share of the games (all agents of a game stay together). The share is cut where the data are,
+    on the Learner, so that the driver moves references only.
+    """
+
+    trajectories: Sequence[JointTrajectory | ray.ObjectRef] = ()
+    shard_index: int = 0
+    num_shards: int = 1
+    joint: JointTrajectory | None = None
+
+    def validate(self) -> None:
+        """Raises ValueError if there is nothing to learn from."""
+        if not self.trajectories and self.joint is None:
+            raise ValueError("There are no trajectories to learn from.")
+
+    def shard(self, num_shards: int, **kwargs: Any) -> list[tuple[JointTrainingData, dict[str, Any]]]:
+        """One part for each Learner."""
+        return [
+            (JointTrainingData(trajectories=self.trajectories, shard_index=index, num_shards=num_shards), {})
+            for index in range(num_shards)
+        ]
+
+    def solve_refs(self) -> None:
+        """Fetches the trajectories and puts this share's games side by side in `joint`."""
+        if self.joint is not None:
+            return
+        local = [t if isinstance(t, JointTrajectory) else ray.get(t) for t in self.trajectories]
+        parts = [_share(trajectory, self.shard_index, self.num_shards) for trajectory in local]
+        self.joint = concatenate(parts)
+        self.trajectories = ()
+
+
+def _share(trajectory: JointTrajectory, index: int, shares: int) -> JointTrajectory:
+    if shares == 1:
+        return trajectory
+    games = trajectory.shape[1]
+    if games % shares:
+        raise ValueError(
+            f"{games} games cannot be shared equally by {shares} learners. Set num_envs_per_env_runner to a multiple of "
+            f"num_learners."
+        )
+    size = games // shares
+    return trajectory.games(index * size, (index + 1) * size)

@@ -1,0 +1,206 @@
+"""What all learning kinds of agents share: an actor-critic module, its options, and the loss of a group of agents."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from env_registry.parameters import Settings, checked
+from pydantic import Field, field_validator
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
+from torch import Tensor
+
+from rllib_empathy.policies.kind import Action, AgentKind, AgentModule, Statistics
+from rllib_empathy.policies.networks import (
+    ActorCritic,
+    Architecture,
+    NetworkOptions,
+    State,
+    evaluate,
+    initial_state,
+    stack_parameters,
+)
+
+Schedule = float | tuple[tuple[int, float], ...]
+"""A number, or points (env steps, number) between which it changes linearly."""
+
+
+def scheduled(schedule: Schedule, env_steps: int) -> float:
+    """The schedule's value after this many env steps."""
+    if isinstance(schedule, int | float):
+        return float(schedule)
+    steps, numbers = zip(*schedule)
+    return float(np.interp(env_steps, steps, numbers))
+
+
+class ActorCriticOptions(Settings):
+    """Options of every learning agent; names are RLlib's."""
+
+    lr: Schedule = Field(1e-3, description="Adam's learning rate, or points (env steps, learning rate)")
+    gamma: float = Field(0.98, ge=0, le=1, description="discount")
+    lambda_: float = Field(0.95, ge=0, le=1, description="of generalised advantage estimation")
+    entropy_coeff: Schedule = Field(0.01, description="weight of the entropy bonus, or points (env steps, weight)")
+    vf_loss_coeff: float = Field(0.5, ge=0, description="weight of the value loss")
+    grad_clip: float | None = Field(1.0, gt=0, description="largest norm of the agent's gradient; null: no limit")
+    adam_epsilon: float = Field(1e-5, gt=0, description="Adam's epsilon")
+    normalize_advantages: bool = Field(True, description="to mean 0 and deviation 1 over the agent's batch")
+    reward_scale: float = Field(1.0, gt=0, description="factor on the reward that is learned from, not on what is logged")
+    network: NetworkOptions = Field(NetworkOptions(), description="sizes of the acting network")
+
+    @field_validator("lr", "entropy_coeff")
+    @classmethod
+    def _schedule_is_sound(cls, schedule: Schedule) -> Schedule:
+        points = schedule if isinstance(schedule, tuple) else ((0, schedule),)
+        steps = [step for step, _ in points]
+        if not points or steps[0] != 0 or steps != sorted(set(steps)) or any(number < 0 for _, number in points):
+            raise ValueError("needs numbers >= 0; points are (env steps, number) with rising env steps that begin at 0")
+        return schedule
+
+
+class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
+    """An actor-critic for Box observations and Discrete actions; `model_config["network"]` holds its `NetworkOptions`."""
+
+    def setup(self) -> None:
+        options = checked(NetworkOptions, self.model_config.get("network"), "network options")
+        high = float(np.max(self.observation_space.high))
+        self.architecture = Architecture.of(self.observation_space.shape, high, int(self.action_space.n), options)
+        self.actor_critic = ActorCritic(self.architecture)
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Nothing: value and policy share all but the value head."""
+        return []
+
+    @property
+    def group(self) -> Hashable:
+        return (type(self), self.architecture)
+
+    @classmethod
+    def stacked(cls, modules: Sequence[ActorCriticModule]) -> dict[str, Tensor]:
+        return stack_parameters([module.actor_critic for module in modules])
+
+    @classmethod
+    def act(
+        cls,
+        modules: Sequence[ActorCriticModule],
+        parameters: dict[str, Tensor],
+        observations: Tensor,
+        state: State,
+        generator: torch.Generator,
+        explore: bool,
+    ) -> Action:
+        answer = evaluate(modules[0].architecture, parameters, observations.unsqueeze(1), state)
+        log_policy = torch.log_softmax(answer.logits.squeeze(1), -1)
+        scores = log_policy
+        if explore:
+            # Gumbel-max: the largest of log p - log(exponential noise) is distributed as p.
+            scores = log_policy - torch.empty_like(log_policy).exponential_(generator=generator).log()
+        actions = scores.argmax(-1)
+        return Action(actions, log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1), answer.state)
+
+    def initial_state(self, rows: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in initial_state(self.architecture, 1, rows).items()}
+
+    def get_initial_state(self) -> dict[str, Tensor]:
+        """RLlib's form of the state: without the batch axis."""
+        return {name: value[0] for name, value in self.initial_state(1).items()}
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        observations = batch[Columns.OBS]
+        if not self.is_stateful():
+            answer = self._evaluate(observations.unsqueeze(0))
+            return {Columns.ACTION_DIST_INPUTS: answer[0][0, 0]}
+        answer = self._evaluate(observations.transpose(0, 1), batch[Columns.STATE_IN])
+        state = {name: value[0] for name, value in answer[2].items()}
+        return {Columns.ACTION_DIST_INPUTS: answer[0][0].transpose(0, 1), Columns.STATE_OUT: state}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """State values `[rows]`, or `[rows, T]` with memory."""
+        observations = batch[Columns.OBS]
+        if not self.is_stateful():
+            return self._evaluate(observations.unsqueeze(0))[1][0, 0]
+        return self._evaluate(observations.transpose(0, 1), batch[Columns.STATE_IN])[1][0].transpose(0, 1)
+
+    def _evaluate(self, observations: Tensor, state: State | None = None) -> tuple[Tensor, Tensor, State]:
+        state = {name: value.unsqueeze(0) for name, value in (state or {}).items()}
+        return tuple(evaluate(self.architecture, self.stacked([self]), observations.unsqueeze(0), state))
+
+
+class Minibatch(NamedTuple):
+    """What a group of G agents learns from in one gradient step; T is 1 without memory."""
+
+    observations: Tensor  # [G, T, M, *observation_shape]
+    actions: Tensor  # [G, T, M]
+    log_probs: Tensor  # [G, T, M] under the policy that acted
+    advantages: Tensor  # [G, T, M]
+    returns: Tensor  # [G, T, M] targets of the value
+    values: Tensor  # [G, T, M] before the update
+    alive: Tensor  # [G, T, M]
+    starts: Tensor  # [G, T, M]
+    state: State  # before the first step
+
+
+class ActorCriticKind(AgentKind):
+    """A kind that learns by an actor-critic; subclasses say how the policy's loss is made and how often it is stepped."""
+
+    Options: ClassVar[type[Settings]] = ActorCriticOptions
+    Module: ClassVar[type[AgentModule]] = ActorCriticModule
+    options: ActorCriticOptions
+
+    @classmethod
+    def model_config(cls, options: ActorCriticOptions) -> dict[str, Any]:
+        return {"network": options.network.model_dump()}
+
+    @property
+    def num_epochs(self) -> int:
+        """Passes over a batch."""
+        return 1
+
+    def num_minibatches(self, env_steps: int) -> int:
+        """Gradient steps per pass over a batch of this many env steps."""
+        return 1
+
+    @classmethod
+    @abstractmethod
+    def policy_loss(cls, kinds: Sequence[Any], log_probs: Tensor, batch: Minibatch) -> Tensor:
+        """Loss `[G, T, M]` whose gradient improves the policies; `log_probs` are those of the actions now."""
+
+    @classmethod
+    def value_loss(cls, kinds: Sequence[Any], values: Tensor, batch: Minibatch) -> Tensor:
+        """Loss `[G, T, M]` of the values."""
+        return (values - batch.returns) ** 2
+
+    @classmethod
+    def losses(
+        cls, kinds: Sequence[Any], modules: Sequence[ActorCriticModule], batch: Minibatch, env_steps: int
+    ) -> tuple[Tensor, Statistics]:
+        """The loss `[G]` of each agent of a group, a mean over the rows in which it is alive, and its parts."""
+        answer = evaluate(
+            modules[0].architecture, modules[0].stacked(modules), batch.observations, batch.state, batch.starts
+        )
+        log_policy = torch.log_softmax(answer.logits, -1)
+        log_probs = log_policy.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+        weight = batch.alive / batch.alive.sum((1, 2), keepdim=True).clamp(min=1)
+
+        def mean(x: Tensor) -> Tensor:
+            return (x * weight).sum((1, 2))
+
+        policy_loss = mean(cls.policy_loss(kinds, log_probs, batch))
+        value_loss = mean(cls.value_loss(kinds, answer.values, batch))
+        entropy = mean(-(log_policy.exp() * log_policy).sum(-1))
+        vf_coeff = policy_loss.new_tensor([kind.options.vf_loss_coeff for kind in kinds])
+        entropy_coeff = policy_loss.new_tensor([scheduled(kind.options.entropy_coeff, env_steps) for kind in kinds])
+        loss = policy_loss + vf_coeff * value_loss - entropy_coeff * entropy
+        with torch.no_grad():
+            log_ratio = log_probs - batch.log_probs
+            kl = mean(log_ratio.exp() - 1 - log_ratio)
+        return loss, {
+            "total_loss": loss.detach(),
+            "policy_loss": policy_loss.detach(),
+            "vf_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+            "mean_kl": kl,
+        }

@@ -1,0 +1,154 @@
+"""What a kind of agent is: how it acts, how it feels about rewards, how it learns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from env_registry.parameters import Settings, checked, unknown_name
+from gymnasium.spaces import Box, Discrete
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor
+
+from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.policies.networks import State
+
+Statistics = dict[str, Tensor]
+"""Name -> [G], one number for each agent of a group."""
+
+
+class Action(NamedTuple):
+    """What G agents do in M games."""
+
+    actions: Tensor  # [G, M] int64
+    log_probs: Tensor  # [G, M]
+    state: State  # recurrent state after it, name -> [G, M, size]
+
+
+class AgentModule(TorchRLModule, ABC):
+    """The RLModule of an agent. Modules with equal `group` are evaluated together, as the G agents of a group."""
+
+    observation_space: Box
+    action_space: Discrete
+
+    @property
+    @abstractmethod
+    def group(self) -> Hashable:
+        """Modules may be evaluated together if and only if their groups are equal."""
+
+    @classmethod
+    @abstractmethod
+    def act(
+        cls,
+        modules: Sequence[Any],
+        parameters: dict[str, Tensor],
+        observations: Tensor,
+        state: State,
+        generator: torch.Generator,
+        explore: bool,
+    ) -> Action:
+        """Actions of a group.
+
+        Args:
+            modules: the G agents' modules.
+            parameters: `cls.stacked(modules)`.
+            observations: `[G, M, *observation_shape]`.
+            state: name -> `[G, M, size]`; rows of games that just began are zero.
+            generator: the source of all chance.
+            explore: sample from the policy; otherwise its most probable action.
+        """
+
+    @classmethod
+    def stacked(cls, modules: Sequence[Any]) -> dict[str, Tensor]:
+        """Parameters of a group in the form that `act` wants; computed once for many steps."""
+        return {}
+
+    def initial_state(self, rows: int) -> dict[str, Tensor]:
+        """Recurrent state at the start of an episode, name -> `[M, size]`; empty without memory."""
+        return {}
+
+
+class AgentKind(ABC):
+    """One kind of agent: a subclass in a file of its own, registered by `name`.
+
+    An instance belongs to one module id and lives on the Learner.
+
+    Args:
+        module_id: the RLModule's id.
+        options: this kind's options, checked.
+        agents: the agents (indices into N) that share the module.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Settings]]
+    Module: ClassVar[type[AgentModule]]
+    learns: ClassVar[bool] = True
+
+    def __init__(self, module_id: str, options: Any, agents: tuple[int, ...]) -> None:
+        self.module_id = module_id
+        self.options = options
+        self.agents = agents
+
+    @classmethod
+    def model_config(cls, options: Any) -> dict[str, Any]:
+        """What the module needs to know of the options, in plain types."""
+        return {}
+
+    def gift_weights(self, joint: JointTrajectory, agent: int) -> Tensor | None:
+        """The share `[T, B, N]` of its own reward that `agent` hands to each agent, itself included; rows sum to 1.
+
+        None: it keeps all.
+        """
+        return None
+
+    def reward(self, joint: JointTrajectory, agent: int, received: Tensor) -> Tensor:
+        """The reward `[T, B]` that `agent` learns from.
+
+        Args:
+            joint: the trajectory; its rewards are the extrinsic ones of all agents.
+            agent: index into N.
+            received: `[T, B]`, the agent's extrinsic reward after all gifts.
+        """
+        return received
+
+    def statistics(self) -> dict[str, float]:
+        """What this kind logs per iteration beside its losses."""
+        return {}
+
+
+KINDS: dict[str, type[AgentKind]] = {}
+"""All kinds of agents by name."""
+
+
+def register_kind(kind: type[AgentKind]) -> type[AgentKind]:
+    """Class decorator: makes a kind known under its `name`.
+
+    Raises:
+        ValueError: another kind has this name.
+    """
+    if KINDS.get(kind.name, kind) is not kind:
+        raise ValueError(f"There is a kind of agent named {kind.name!r} already: {KINDS[kind.name].__qualname__}.")
+    KINDS[kind.name] = kind
+    return kind
+
+
+def kind_named(name: str) -> type[AgentKind]:
+    """The kind with this name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in KINDS:
+        raise unknown_name("kind of agent", name, KINDS)
+    return KINDS[name]
+
+
+def checked_options(kind: type[AgentKind], values: dict[str, Any]) -> Settings:
+    """The kind's options from the user's values.
+
+    Raises:
+        SettingError: every wrong key with the reason and what is allowed.
+    """
+    return checked(kind.Options, values, f"options of agents of kind {kind.name!r}")

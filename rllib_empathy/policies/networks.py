@@ -1,0 +1,259 @@
+"""The networks of acting agents, evaluated for several agents at once.
+
+Agents usually own separate networks of one architecture. Looping over them wastes most of the time on calling small kernels;
+here the parameters of G agents are stacked along a leading axis and every layer is one batched matrix product. A convolution
+over a small window is a product with a matrix too (`convolution_matrix`), which on a CPU beats a grouped convolution by far.
+
+Shapes: G agents, T steps, M rows (games), A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from env_registry.parameters import Settings
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+LARGEST_WINDOW_AS_MATRIX = 49
+"""Cells of a window up to which a convolution is one matrix product; beyond, its zeros cost more than they save."""
+
+State = dict[str, Tensor]
+"""Recurrent state, name -> [G, M, size]; empty without memory."""
+
+Parameters = Mapping[str, Tensor]
+"""Name -> stacked parameters [G, ...]."""
+
+
+class NetworkOptions(Settings):
+    """Sizes of an agent's acting network; the defaults are LASE's."""
+
+    conv_filters: tuple[int, ...] = Field((16, 32), description="3x3 convolutions, if observations are grids")
+    padding: Literal["auto", "none", "zeros", "circular"] = Field(
+        "auto", description="of the convolutions; auto: none where the window is large enough, else zeros"
+    )
+    hidden: tuple[int, ...] = Field((128,), description="widths of the fully connected ReLU layers")
+    memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer after them")
+    memory_size: int = Field(128, ge=1, description="width of the recurrent layer")
+
+
+class Architecture(NamedTuple):
+    """Everything that decides the shapes of a network: networks with equal architectures can be stacked."""
+
+    observation_shape: tuple[int, ...]
+    scale: float  # observations are multiplied by it
+    num_actions: int
+    options: NetworkOptions
+
+    @classmethod
+    def of(cls, observation_shape: Sequence[int], high: float, num_actions: int, options: NetworkOptions) -> Architecture:
+        """The architecture for observations of this shape that reach up to `high`.
+
+        Raises:
+            ValueError: convolutions without padding shrink the window to nothing.
+        """
+        shape = tuple(observation_shape)
+        if len(shape) == 3:
+            margin = 2 * len(options.conv_filters)
+            fits = min(shape[1:]) > margin
+            if options.padding == "auto":
+                options = options.model_copy(update={"padding": "none" if fits else "zeros"})
+            elif options.padding == "none" and not fits:
+                raise ValueError(
+                    f"{len(options.conv_filters)} convolutions without padding need windows larger than {margin} cells, "
+                    f"observations are {shape[1]} x {shape[2]}. Use padding 'zeros' or 'circular', or fewer conv_filters."
+                )
+        elif options.conv_filters:
+            options = options.model_copy(update={"conv_filters": ()})
+        scale = 1.0 / high if np.isfinite(high) and high > 1 else 1.0
+        return cls(shape, scale, num_actions, options)
+
+    @property
+    def convolutions(self) -> list[tuple[int, int, int, int]]:
+        """Each convolution's (input channels, filters, height, width of the input)."""
+        layers = []
+        if self.options.conv_filters:
+            channels, height, width = self.observation_shape
+            shrink = 2 if self.options.padding == "none" else 0
+            for filters in self.options.conv_filters:
+                layers.append((channels, filters, height, width))
+                channels, height, width = filters, height - shrink, width - shrink
+        return layers
+
+    @property
+    def features(self) -> int:
+        """Numbers per observation that reach the first fully connected layer."""
+        if not self.convolutions:
+            return prod(self.observation_shape)
+        _, filters, height, width = self.convolutions[-1]
+        shrink = 2 if self.options.padding == "none" else 0
+        return filters * (height - shrink) * (width - shrink)
+
+
+class Evaluation(NamedTuple):
+    """Answer of `evaluate`."""
+
+    logits: Tensor  # [G, T, M, A]
+    values: Tensor  # [G, T, M]
+    state: State  # after the last step
+
+
+class ActorCritic(nn.Module):
+    """Parameters of one agent's acting actor-critic: convolutions, fully connected layers, memory, policy and value head."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        options = architecture.options
+        self.convolutions = nn.ModuleList(nn.Conv2d(c, f, 3) for c, f, _, _ in architecture.convolutions)
+        sizes = [architecture.features, *options.hidden]
+        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes[:-1], sizes[1:]))
+        width = sizes[-1]
+        if options.memory != "none":
+            recurrent = nn.LSTM if options.memory == "lstm" else nn.GRU
+            self.memory = recurrent(width, options.memory_size)
+            width = options.memory_size
+        self.policy = nn.Linear(width, architecture.num_actions)
+        self.value = nn.Linear(width, 1)
+        gains = {"policy": 0.01, "value": 1.0, "memory": 1.0}
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.orthogonal_(parameter, gains.get(name.split(".")[0], 2**0.5))
+            else:
+                nn.init.zeros_(parameter)
+
+
+def stack_parameters(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Parameters of G networks of one architecture, stacked along a new first axis; gradients flow back to each."""
+    named = [dict(network.named_parameters()) for network in networks]
+    return {name: torch.stack([parameters[name] for parameters in named]) for name in named[0]}
+
+
+def initial_state(architecture: Architecture, agents: int, rows: int, device: torch.device | None = None) -> State:
+    """The recurrent state at the start of an episode: zeros `[G, M, size]`."""
+    names = {"none": (), "lstm": ("h", "c"), "gru": ("h",)}[architecture.options.memory]
+    return {name: torch.zeros(agents, rows, architecture.options.memory_size, device=device) for name in names}
+
+
+def evaluate(
+    architecture: Architecture,
+    parameters: Parameters,
+    observations: Tensor,
+    state: State | None = None,
+    starts: Tensor | None = None,
+) -> Evaluation:
+    """Policies and values of G agents.
+
+    Args:
+        architecture: of all G networks.
+        parameters: stacked, from `stack_parameters`.
+        observations: `[G, T, M, *observation_shape]`, any number type.
+        state: before the first step; needed with memory only.
+        starts: `[T, M]` or `[G, T, M]`, true where a step is an episode's first: memory is cleared before it.
+    """
+    agents, steps, rows = observations.shape[:3]
+    x = observations.reshape(agents, steps * rows, -1).to(torch.float32)
+    if architecture.scale != 1.0:
+        x = x * architecture.scale
+    for index, (channels, _, height, width) in enumerate(architecture.convolutions):
+        weight, bias = parameters[f"convolutions.{index}.weight"], parameters[f"convolutions.{index}.bias"]
+        x = torch.relu(_convolve(x, weight, bias, (channels, height, width), architecture.options.padding))
+    for index in range(len(architecture.options.hidden)):
+        x = torch.relu(linear(x, parameters[f"linears.{index}.weight"], parameters[f"linears.{index}.bias"]))
+    state = state or {}
+    if architecture.options.memory != "none":
+        x, state = _remember(architecture, parameters, x.reshape(agents, steps, rows, -1), state, starts)
+        x = x.reshape(agents, steps * rows, -1)
+    logits = linear(x, parameters["policy.weight"], parameters["policy.bias"])
+    values = linear(x, parameters["value.weight"], parameters["value.bias"])
+    return Evaluation(logits.reshape(agents, steps, rows, -1), values.reshape(agents, steps, rows), state)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W' + b for G agents: `[G, M, in]`, `[G, out, in]`, `[G, out]` -> `[G, M, out]`."""
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+def convolution_matrix(weight: Tensor, height: int, width: int, padding: str) -> Tensor:
+    """The matrix that does to a flat window what a 3x3 convolution does to the window.
+
+    Args:
+        weight: `[G, F, C, 3, 3]`.
+        height, width: of the input window.
+        padding: "none", "zeros" or "circular".
+
+    Returns:
+        `[G, C * height * width, F * out_height * out_width]`.
+    """
+    placement = _placement(height, width, padding).to(weight.device)
+    agents, filters, channels = weight.shape[:3]
+    cells, out_cells = placement.shape[1:]
+    matrix = weight.reshape(-1, 9) @ placement.reshape(9, -1)
+    matrix = matrix.reshape(agents, filters, channels, cells, out_cells)
+    return matrix.permute(0, 2, 3, 1, 4).reshape(agents, channels * cells, filters * out_cells)
+
+
+@lru_cache(maxsize=64)
+def _placement(height: int, width: int, padding: str) -> Tensor:
+    """`[9, input cells, output cells]`: 1 where the kernel's tap k of an output cell lies on an input cell."""
+    rows, columns = np.arange(height), np.arange(width)
+    if padding == "none":
+        rows, columns = rows[1:-1], columns[1:-1]
+    placement = np.zeros((9, height * width, len(rows) * len(columns)), np.float32)
+    for out_cell, (row, column) in enumerate((r, c) for r in rows for c in columns):
+        for tap in range(9):
+            y, x = row + tap // 3 - 1, column + tap % 3 - 1
+            if padding == "circular":
+                y, x = y % height, x % width
+            if 0 <= y < height and 0 <= x < width:
+                placement[tap, y * width + x, out_cell] += 1
+    return torch.from_numpy(placement)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, shape: tuple[int, int, int], padding: str) -> Tensor:
+    channels, height, width = shape
+    if height * width <= LARGEST_WINDOW_AS_MATRIX:
+        matrix = convolution_matrix(weight, height, width, padding)
+        cells = matrix.shape[2] // weight.shape[1]
+        return torch.baddbmm(bias.repeat_interleave(cells, 1).unsqueeze(1), x, matrix)
+    windows = x.reshape(*x.shape[:2], channels, height, width)
+    if padding != "none":
+        mode = "constant" if padding == "zeros" else "circular"
+        windows = torch.stack([functional.pad(agent, (1, 1, 1, 1), mode=mode) for agent in windows])
+    outputs = [functional.conv2d(agent, w, b) for agent, w, b in zip(windows, weight, bias)]
+    return torch.stack(outputs).flatten(2)
+
+
+def _remember(
+    architecture: Architecture, parameters: Parameters, x: Tensor, state: State, starts: Tensor | None
+) -> tuple[Tensor, State]:
+    """Runs the recurrent layer over `[G, T, M, width]`.
+
+    Memory is cleared where an episode starts. Games mostly start together, so time is cut at those few steps and each piece
+    runs through the library's fused kernel.
+    """
+    agents, steps, rows = x.shape[:3]
+    if starts is None:
+        starts = torch.zeros(steps, rows, dtype=torch.bool, device=x.device)
+    starts = starts.expand(agents, steps, rows)
+    cuts = [0, *(t for t in range(1, steps) if bool(starts[:, t].any())), steps]
+    run = torch.lstm if architecture.options.memory == "lstm" else torch.gru
+    names = list(state)
+    outputs: list[list[Tensor]] = [[] for _ in range(agents)]
+    last = {name: list(state[name].unbind(0)) for name in names}
+    for agent in range(agents):
+        weights = [parameters[f"memory.{name}_l0"][agent] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        for begin, end in zip(cuts[:-1], cuts[1:]):
+            keep = (~starts[agent, begin]).unsqueeze(-1)
+            before = [(last[name][agent] * keep).unsqueeze(0) for name in names]
+            hidden = before if run is torch.lstm else before[0]
+            output, *after = run(x[agent, begin:end], hidden, weights, True, 1, 0.0, False, False, False)
+            outputs[agent].append(output)
+            for name, value in zip(names, after):
+                last[name][agent] = value.squeeze(0)
+    return torch.stack([torch.cat(pieces) for pieces in outputs]), {n: torch.stack(v) for n, v in last.items()}

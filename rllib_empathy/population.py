@@ -1,0 +1,89 @@
+"""Who plays: which kind of agent with which options sits where, and who shares networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from env_registry.parameters import SettingError, Settings, checked
+from pydantic import ConfigDict, Field
+
+from rllib_empathy.policies.kind import AgentKind, checked_options, kind_named
+
+PopulationSpec = str | Sequence[str | Mapping[str, Any]]
+"""A kind for all seats, or a list of kinds and of entries {kind, count, shared, name, **options}."""
+
+
+class Entry(Settings):
+    """One entry of a population; all further keys are options of its kind."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+    count: int = Field(1, ge=1, description="seats that it fills")
+    shared: bool = Field(False, description="whether these seats share one network")
+    name: str | None = Field(None, pattern=r"^[A-Za-z]\w*$", description="prefix of the module ids; default: the kind")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One RLModule of a population and the agents that it plays."""
+
+    module_id: str
+    kind: type[AgentKind]
+    options: Any
+    agents: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Population:
+    """All members; every agent 0 .. N-1 belongs to exactly one."""
+
+    members: tuple[Member, ...]
+
+    @classmethod
+    def of(cls, spec: PopulationSpec, num_agents: int, defaults: Mapping[str, Any] | None = None) -> Population:
+        """Reads a population.
+
+        Args:
+            spec: see `PopulationSpec`.
+            num_agents: seats of the world.
+            defaults: options for every kind that has them, unless its entry says otherwise.
+
+        Raises:
+            SettingError: an unknown kind or option, an impossible value, or a number of seats that the world has not.
+        """
+        entries = [{"kind": spec, "count": num_agents}] if isinstance(spec, str) else spec
+        members: list[Member] = []
+        seat = 0
+        for number, raw in enumerate(entries):
+            entry = checked(Entry, {"kind": raw} if isinstance(raw, str) else raw, f"population entry {number}")
+            kind = kind_named(entry.kind)
+            wanted = {key: value for key, value in (defaults or {}).items() if key in kind.Options.model_fields}
+            options = checked_options(kind, {**wanted, **(entry.model_extra or {})})
+            agents = tuple(range(seat, seat + entry.count))
+            seat += entry.count
+            name = entry.name or entry.kind
+            if entry.shared:
+                members.append(Member(name, kind, options, agents))
+            else:
+                members.extend(Member(f"{name}_{agent}", kind, options, (agent,)) for agent in agents)
+        if seat != num_agents:
+            raise SettingError(
+                f"The population fills {seat} seats, the world has {num_agents}. Change the entries' counts or num_agents."
+            )
+        ids = [member.module_id for member in members]
+        if len(set(ids)) < len(ids):
+            repeated = sorted({module_id for module_id in ids if ids.count(module_id) > 1})
+            raise SettingError(f"Module ids appear twice: {', '.join(repeated)}. Give the entries names of their own.")
+        return cls(tuple(members))
+
+    @property
+    def module_of_agent(self) -> dict[int, str]:
+        """Agent -> module id."""
+        return {agent: member.module_id for member in self.members for agent in member.agents}
+
+    def kinds(self) -> dict[str, AgentKind]:
+        """Module id -> a fresh instance of its kind."""
+        return {m.module_id: m.kind(m.module_id, m.options, m.agents) for m in self.members}

@@ -1,0 +1,1 @@
+"""How agents feel about each other's rewards: pure functions on tensors."""

@@ -1,0 +1,1 @@
+"""How games are played: batched worlds, one forward pass per step for all games and agents."""

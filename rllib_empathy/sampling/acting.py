@@ -1,0 +1,116 @@
+"""All agents of all games act: one forward pass per group of like agents and step."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rllib_empathy.policies.kind import AgentModule
+from rllib_empathy.policies.networks import State
+from rllib_empathy.population import Population
+
+
+class JointPolicy:
+    """The policies of a whole population, with their recurrent states in B games.
+
+    Args:
+        population: who plays what.
+        modules: module id -> RLModule.
+        num_games: B.
+        generator: the source of all chance.
+    """
+
+    def __init__(
+        self, population: Population, modules: dict[str, AgentModule], num_games: int, generator: torch.Generator
+    ) -> None:
+        groups: dict[tuple[Hashable, int], list[tuple[AgentModule, tuple[int, ...]]]] = {}
+        for member in population.members:
+            module = modules[member.module_id]
+            groups.setdefault((module.group, len(member.agents)), []).append((module, member.agents))
+        self._groups = [
+            _Group([module for module, _ in members], torch.tensor([agents for _, agents in members]), num_games)
+            for members in groups.values()
+        ]
+        self._num_agents = sum(group.agents.numel() for group in self._groups)
+        self._generator = generator
+
+    def weights_changed(self) -> None:
+        """To be called when modules got new weights."""
+        for group in self._groups:
+            group.parameters = None
+
+    @torch.no_grad()
+    def act(
+        self, observations: NDArray, starts: NDArray[np.bool_], explore: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Actions and their log-probabilities, both `[B, N]`.
+
+        Args:
+            observations: `[B, N, *shape]`.
+            starts: `[B]`, games that have just begun: recurrent states are cleared there.
+            explore: sample; otherwise the most probable action.
+        """
+        seen = torch.from_numpy(observations)
+        begun = torch.from_numpy(starts)
+        actions = np.empty(observations.shape[:2], np.int64)
+        log_probs = np.empty(observations.shape[:2], np.float32)
+        for group in self._groups:
+            group.act(seen, begun, self._generator, explore, actions, log_probs)
+        return actions, log_probs
+
+    def states(self) -> tuple[dict[str, NDArray], ...]:
+        """Recurrent state of every agent, name -> `[B, size]`."""
+        found: list[dict[str, NDArray]] = [{} for _ in range(self._num_agents)]
+        for group in self._groups:
+            for name, value in group.state.items():
+                per_agent = value.reshape(*group.agents.shape, group.num_games, -1)
+                for module, agents in enumerate(group.agents.tolist()):
+                    for place, agent in enumerate(agents):
+                        found[agent][name] = per_agent[module, place].numpy().copy()
+        return tuple(found)
+
+    def set_states(self, states: tuple[dict[str, NDArray], ...]) -> None:
+        """Continues from `states`' answer."""
+        for group in self._groups:
+            for name in group.state:
+                rows = [[torch.from_numpy(states[agent][name]) for agent in agents] for agents in group.agents.tolist()]
+                group.state[name] = torch.stack([torch.cat(of_module) for of_module in rows])
+
+
+class _Group:
+    """Like agents: G modules that play n agents each; rows are the first agent's B games, then the second's."""
+
+    def __init__(self, modules: list[AgentModule], agents: Tensor, num_games: int) -> None:
+        self.modules = modules
+        self.agents = agents
+        self.num_games = num_games
+        self.parameters: dict[str, Tensor] | None = None
+        rows = agents.shape[1] * num_games
+        initial = [module.initial_state(rows) for module in modules]
+        self.state: State = {name: torch.stack([state[name] for state in initial]) for name in initial[0]}
+
+    def act(
+        self,
+        observations: Tensor,
+        starts: Tensor,
+        generator: torch.Generator,
+        explore: bool,
+        actions: NDArray[np.int64],
+        log_probs: NDArray[np.float32],
+    ) -> None:
+        if self.parameters is None:
+            self.parameters = self.modules[0].stacked(self.modules)
+        if self.state:
+            going = (~starts).repeat(self.agents.shape[1]).unsqueeze(-1)
+            self.state = {name: value * going for name, value in self.state.items()}
+        columns = self.agents.flatten()
+        mine = observations[:, columns].transpose(0, 1)
+        mine = mine.reshape(len(self.modules), -1, *observations.shape[2:])
+        answer = self.modules[0].act(self.modules, self.parameters, mine, self.state, generator, explore)
+        self.state = answer.state
+        actions[:, columns] = answer.actions.reshape(len(columns), -1).T.numpy()
+        log_probs[:, columns] = answer.log_probs.reshape(len(columns), -1).T.numpy()

@@ -1,0 +1,316 @@
+"""The EnvRunner for batched worlds: it owns B games and fills the joint trajectory directly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from env_registry.game import World
+from numpy.typing import NDArray
+from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.env import INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import (
+    EPISODE_LEN_MEAN,
+    EPISODE_RETURN_MEAN,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
+
+from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.metrics import sum_and_count
+from rllib_empathy.sampling.acting import JointPolicy
+from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes
+
+logger = logging.getLogger(__name__)
+
+COMPONENT_SAMPLING = "sampling"
+"""Name of the worlds', random sources' and unfinished episodes' part of a runner's state."""
+
+EVALUATION_SEED = 1_000_000
+"""Added to the seed of evaluation runners, as RLlib does."""
+
+
+class JointEnvRunner(EnvRunner, Checkpointable):
+    """Plays B games at once with one forward pass per step for all of them.
+
+    Games begin when first needed, so a runner that only holds weights costs no games.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.num_games = self.config.num_envs_per_env_runner
+        self.population = self.config.resolved_population()
+        self.world: World | None = None
+        self._weights_seq_no = 0
+        self._generator = torch.Generator()
+        self._seed_generator()
+        self.make_module()
+        self._finished: list[FinishedEpisodes] = []
+
+    # -- RLlib's EnvRunner
+
+    def make_module(self) -> None:
+        """Builds all acting networks of the population."""
+        spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
+        self.module = spec.build()
+        modules = {member.module_id: self.module[member.module_id] for member in self.population.members}
+        self.policy = JointPolicy(self.population, modules, self.num_games, self._generator)
+
+    def make_env(self) -> None:
+        """Builds the games and starts all of them."""
+        self.world = self.env = self.config.make_world(self.num_games)
+        seed = None if self._restarted() else self._world_seed()
+        self._observations = self.world.reset(seed, first_game=max(0, (self.worker_index or 0) - 1) * self.num_games)
+        self._begun = np.ones(self.num_games, np.bool_)
+        self._totals = EpisodeTotals(self.num_games, self.world.num_agents, self.world.event_names)
+
+    def get_spaces(self) -> dict[str, tuple[Any, Any]]:
+        """Observation and action space of each module."""
+        return self.config.module_spaces()
+
+    def assert_healthy(self) -> None:
+        """Raises AssertionError if the networks are missing."""
+        assert self.module is not None
+
+    def sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool | None = None,
+        force_reset: bool = False,
+        **kwargs: Any,
+    ) -> list[JointTrajectory]:
+        """Plays all games on.
+
+        Args:
+            num_timesteps: env steps over all games, at least; default: the config's fragment.
+            num_episodes: whole episodes, at least; games begin anew where they are under way.
+            explore: sample from the policies; default: the config's.
+            force_reset: begin all games anew.
+
+        Returns:
+            One fragment, or, for whole episodes, as many batches of B episodes as it takes.
+        """
+        explore = self.config.explore if explore is None else explore
+        if self.world is None:
+            self.make_env()
+        elif force_reset:
+            self._begin_anew()
+        if num_timesteps is None and num_episodes is None and self.config.batch_mode == "complete_episodes":
+            num_episodes = self.num_games
+        if num_episodes is not None:
+            return [self._play(None, explore) for _ in range(ceil(num_episodes / self.num_games))]
+        if num_timesteps is None:
+            steps = self.config.get_rollout_fragment_length(self.worker_index or 0)
+        else:
+            steps = ceil(num_timesteps / self.num_games)
+        return [self._play(steps, explore)]
+
+    def sample_by_reference(self) -> tuple[list[ray.ObjectRef], int, dict[str, Any]]:
+        """Samples and leaves the trajectories in this node's object store.
+
+        Returns:
+            References, env steps, metrics: all that the driver has to handle.
+        """
+        trajectories = self.sample()
+        return [ray.put(t) for t in trajectories], sum(t.env_steps() for t in trajectories), self.get_metrics()
+
+    def get_metrics(self) -> dict[str, Any]:
+        """What has been collected since the last call: episodes' returns, lengths and events, and counts of steps."""
+        episodes, self._finished = self._finished, []
+        count = sum(len(finished.lengths) for finished in episodes)
+        self.metrics.log_value(NUM_EPISODES, count, reduce="sum")
+        self.metrics.log_value(NUM_EPISODES_LIFETIME, count, reduce="lifetime_sum")
+        for finished in episodes:
+            self._log_means((EPISODE_RETURN_MEAN,), finished.returns.sum(1))
+            self._log_means((EPISODE_LEN_MEAN,), finished.lengths)
+            for agent in range(finished.returns.shape[1]):
+                self._log_means(("agent_episode_returns_mean", f"agent_{agent}"), finished.returns[:, agent])
+            for member in self.population.members:
+                own = finished.returns[:, list(member.agents)].sum(1)
+                self._log_means(("module_episode_returns_mean", member.module_id), own)
+            for name, counts in finished.events.items():
+                self._log_means(("events_mean", name), counts.sum(1))
+                for agent in range(counts.shape[1]):
+                    self._log_means(("agent_events_mean", name, f"agent_{agent}"), counts[:, agent])
+        return self.metrics.reduce()
+
+    def stop(self) -> None:
+        """Closes the games."""
+        close = getattr(self.world, "close", None)
+        if close is not None:
+            close()
+
+    # -- checkpoints
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Weights, and all that is needed to play on bit-equal."""
+        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            state[COMPONENT_RL_MODULE] = self.module.get_state(
+                components=self._get_subcomponents(COMPONENT_RL_MODULE, components),
+                not_components=self._get_subcomponents(COMPONENT_RL_MODULE, not_components),
+                **kwargs,
+            )
+            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        if self.world is not None and self._check_component(COMPONENT_SAMPLING, components, not_components):
+            state[COMPONENT_SAMPLING] = {
+                "worker_index": self.worker_index,
+                "generator": self._generator.get_state().numpy(),
+                "world": self.world.get_state(),
+                "begun": self._begun.copy(),
+                "recurrent": self.policy.states(),
+                "totals": self._totals.get_state(),
+            }
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over weights, and the games if they are this runner's own."""
+        if COMPONENT_RL_MODULE in state:
+            version = state.get(WEIGHTS_SEQ_NO, 0)
+            if version == 0 or version != self._weights_seq_no:
+                weights = state[COMPONENT_RL_MODULE]
+                self.module.set_state(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
+                self.policy.weights_changed()
+                self._weights_seq_no = version
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        sampling = state.get(COMPONENT_SAMPLING)
+        if sampling is not None and sampling["worker_index"] == self.worker_index:
+            if self.world is None:
+                self.make_env()
+            self._generator.set_state(torch.from_numpy(sampling["generator"].copy()))
+            self._observations = self.world.set_state(sampling["world"])
+            self._begun = sampling["begun"].copy()
+            self.policy.set_states(sampling["recurrent"])
+            self._totals.set_state(sampling["totals"])
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        """For RLlib's checkpoints."""
+        return (), {"config": self.config, "worker_index": self.worker_index}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
+        """For RLlib's checkpoints."""
+        return [(COMPONENT_RL_MODULE, self.module)]
+
+    # -- playing
+
+    def _play(self, steps: int | None, explore: bool) -> JointTrajectory:
+        """A fragment of this many steps, or one whole episode of every game."""
+        whole_episodes = steps is None
+        if whole_episodes and not self._begun.all():
+            self._begin_anew()
+        states = self.policy.states()
+        under_way = np.ones(self.num_games, np.bool_)
+        rows: dict[str, list[NDArray]] = {name: [] for name in _ROWS}
+        events: dict[str, list[NDArray]] = {name: [] for name in self.world.event_names}
+        tails: list[tuple[int, NDArray, NDArray]] = []
+        while len(rows["rewards"]) < steps if steps is not None else under_way.any():
+            actions, log_probs = self.policy.act(self._observations, self._begun, explore)
+            alive = self.world.alive & under_way[:, None]
+            step = self.world.step(actions)
+            ended = step.terminated | step.truncated
+            row = (self._observations, actions, log_probs, step.rewards, alive, step.alive, self._begun)
+            for name, column in zip(_ROWS, (*row, step.terminated, step.truncated)):
+                rows[name].append(column)
+            for name, column in step.events.items():
+                events[name].append(column)
+            finished = self._totals.add(step, under_way)
+            if finished is not None:
+                self._finished.append(finished)
+            if step.final_observations is not None:
+                games = (ended & under_way).nonzero()[0]
+                tails.append((len(rows["rewards"]) - 1, games, step.final_observations[games]))
+            self._observations, self._begun = step.observations, ended
+            if whole_episodes:
+                under_way &= ~ended
+        if whole_episodes and not self._begun.all():
+            self._begin_anew()
+        last = len(rows["rewards"]) - 1
+        going = (~rows["terminated"][last] & ~rows["truncated"][last] & under_way).nonzero()[0]
+        tails.append((last, going, self._observations[going]))
+        trajectory = JointTrajectory(
+            **{name: np.stack(columns) for name, columns in rows.items()},
+            tail_steps=np.concatenate([np.full(len(games), step) for step, games, _ in tails]),
+            tail_games=np.concatenate([games for _, games, _ in tails]),
+            tail_observations=np.concatenate([observations for _, _, observations in tails]),
+            states=states,
+            events={name: np.stack(columns) for name, columns in events.items()},
+        )
+        self._count_steps(trajectory)
+        return replace(trajectory, truncated=_cut_at_the_end(trajectory))
+
+    def _begin_anew(self) -> None:
+        self._observations = self.world.reset()
+        self._begun = np.ones(self.num_games, np.bool_)
+        self._totals.clear(self._begun)
+
+    def _count_steps(self, trajectory: JointTrajectory) -> None:
+        env_steps, agent_steps = trajectory.env_steps(), trajectory.agent_steps()
+        self.num_env_steps_sampled_lifetime += env_steps
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
+        self.metrics.log_value((NUM_AGENT_STEPS_SAMPLED, "all"), agent_steps, reduce="sum")
+        self.metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, "all"), agent_steps, reduce="lifetime_sum")
+
+    def _log_means(self, key: tuple[str, ...], values: NDArray) -> None:
+        self.metrics.log_value(key, sum_and_count(values), reduce="episode_mean")
+
+    def _world_seed(self) -> int | None:
+        seed = self.config.seed
+        return None if seed is None else seed + EVALUATION_SEED * self.config.in_evaluation
+
+    def _seed_generator(self) -> None:
+        seed = self._world_seed()
+        if seed is None or self._restarted():
+            self._generator.seed()
+        else:
+            entropy = np.random.SeedSequence([seed, self.worker_index or 0]).generate_state(1, np.uint64)[0]
+            self._generator.manual_seed(int(entropy))
+
+    def _restarted(self) -> bool:
+        """Whether this process replaces one that died: it must not play the same games again."""
+        return bool(self.worker_index) and ray.get_runtime_context().was_current_actor_reconstructed
+
+
+_ROWS = (
+    "observations",
+    "actions",
+    "log_probs",
+    "rewards",
+    "alive",
+    "survives",
+    "starts",
+    "terminated",
+    "truncated",
+)
+
+
+def _cut_at_the_end(trajectory: JointTrajectory) -> NDArray[np.bool_]:
+    """`truncated`, with games that go on behind the last row marked as cut there."""
+    truncated = trajectory.truncated.copy()
+    truncated[-1] |= ~trajectory.terminated[-1]
+    return truncated
+
+
+__all__ = ["COMPONENT_SAMPLING", "INPUT_ENV_SPACES", "JointEnvRunner"]
