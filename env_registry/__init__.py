@@ -1,7 +1,19 @@
 """Worlds in which agents have to live with each other, stepped many games at once as arrays."""
 
 from env_registry.game import Game, GameParameters, Step, World
+from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
-from env_registry.registry import WORLDS, make
+from env_registry.registry import WORLDS, make, register, register_all
 
-__all__ = ["WORLDS", "Game", "GameParameters", "SettingError", "Step", "World", "make"]
+__all__ = [
+    "WORLDS",
+    "Game",
+    "GameParameters",
+    "SettingError",
+    "Step",
+    "World",
+    "make",
+    "parallel_env",
+    "register",
+    "register_all",
+]

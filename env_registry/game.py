@@ -46,8 +46,10 @@ class World(Protocol):
     num_agents: int
     observation_space: Box  # of one agent
     action_space: Discrete  # of one agent
-    event_names: tuple[str, ...]
     alive: NDArray[np.bool_]  # [B, N] who takes part in what is shown now
+
+    @property
+    def event_names(self) -> tuple[str, ...]: ...
 
     def reset(self, seed: int | None = None, first_game: int = 0) -> Array:
         """Starts all games anew and returns their observations `[B, N, ...]`.
@@ -189,7 +191,7 @@ class Game(ABC):
 
     def reset(self, seed: int | None = None, first_game: int = 0) -> Array:
         if seed is not None or not self._seeded:
-            seed_streams(self.streams, np.random.SeedSequence(seed).entropy, first_game)
+            seed_streams(self.streams, seed, first_game)
             self._seeded = True
         self._restart(self._every_game)
         return self._observations(self._every_game)

@@ -6,6 +6,7 @@ game, one addition and three multiply-xor-shifts a draw. Compiled code draws wit
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,11 @@ def _seed_streams(streams: NDArray[np.uint64], seed: Any, first_game: Any) -> No
         streams[game] = _mix(_mix(seed + _GAMMA) ^ _mix((first_game + uint64(game)) * _MIX_2 + _GAMMA))
 
 
-def seed_streams(streams: NDArray[np.uint64], seed: int, first_game: int) -> None:
-    """Starts the streams `[B]`: stream b depends on (seed, first_game + b) only. The seed's lowest 64 bits count."""
+def seed_streams(streams: NDArray[np.uint64], seed: int | None, first_game: int) -> None:
+    """Starts the streams `[B]`: stream b depends on (seed, first_game + b) only.
+
+    The seed's lowest 64 bits count; None stands for a seed that nobody knows.
+    """
+    if seed is None:
+        seed = secrets.randbits(64)
     _seed_streams(streams, np.uint64(seed & 0xFFFFFFFFFFFFFFFF), np.uint64(first_game))

@@ -1,0 +1,101 @@
+"""One game as a `MultiAgentEnv` for RLlib's own runners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.spaces.utils import flatten, flatten_space
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+from env_registry.parallel_env import parallel_env
+from env_registry.parameters import SettingError
+from env_registry.wrappers import Environment
+
+
+class RLlibEnv(MultiAgentEnv):
+    """A PettingZoo parallel environment as RLlib's stock runners and networks take it.
+
+    The order of agents is that of the environment; rewards are floats (RLlib's episodes keep integers only, if the
+    first one was an integer); an agent that dies gets its last observation with its own termination while the others
+    play on.
+
+    Args:
+        env: the environment.
+        flatten_observations: show each agent its observation as a vector, which RLlib's default networks take whatever
+            it was before. False keeps shapes, for networks with `conv_filters` of their own. Numbers are float32 either
+            way: RLlib's default networks fail on bytes.
+
+    Raises:
+        SettingError: an observation without a fixed size (flattened), or without a shape (not flattened).
+    """
+
+    def __init__(self, env: Environment, flatten_observations: bool = True) -> None:
+        super().__init__()
+        self.env = env
+        self.render_mode = getattr(env, "render_mode", None)
+        self.possible_agents = list(env.possible_agents)
+        self.agents = list(env.possible_agents)
+        self.action_spaces = {agent: env.action_space(agent) for agent in self.possible_agents}
+        self._seen_spaces = {agent: env.observation_space(agent) for agent in self.possible_agents}
+        self._flatten = flatten_observations
+        self.observation_spaces = {agent: self._shown_space(agent) for agent in self.possible_agents}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        observations, infos = self.env.reset(seed=seed, options=options)
+        self.agents = list(self.env.agents)
+        return self._shown(observations), infos
+
+    def step(
+        self, action_dict: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
+        observations, rewards, terminations, truncations, infos = self.env.step(action_dict)
+        self.agents = list(self.env.agents)
+        over = not self.agents
+        cut_off = over and any(truncations[agent] and not terminations[agent] for agent in truncations)
+        return (
+            self._shown(observations),
+            {agent: float(reward) for agent, reward in rewards.items()},
+            {**terminations, "__all__": over and not cut_off},
+            {**truncations, "__all__": cut_off},
+            infos,
+        )
+
+    def render(self) -> Any:
+        return self.env.render()
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _shown_space(self, agent: str) -> Box:
+        space = self._seen_spaces[agent]
+        box = flatten_space(space) if self._flatten else space
+        if not isinstance(box, Box):
+            way_out = "no fixed size" if self._flatten else "no shape: leave flatten_observations on"
+            raise SettingError(f"{agent!r} observes {space}, which has {way_out}.")
+        return Box(box.low.astype(np.float32), box.high.astype(np.float32), dtype=np.float32)
+
+    def _look(self, agent: str, observation: Any) -> Any:
+        return flatten(self._seen_spaces[agent], observation) if self._flatten else observation
+
+    def _shown(self, observations: dict[str, Any]) -> dict[str, Any]:
+        return {
+            agent: np.array(self._look(agent, observation), np.float32) for agent, observation in observations.items()
+        }
+
+
+def rllib_env(env: str | Callable[..., Any], flatten_observations: bool = True, **env_config: Any) -> RLlibEnv:
+    """Anything that `parallel_env` understands, for RLlib.
+
+    For instance `register_env("spread", lambda env_config: rllib_env("mpe2.simple_spread_v3", **env_config))`.
+
+    Args:
+        env: see `parallel_env`.
+        flatten_observations: see `RLlibEnv`.
+        env_config: see `parallel_env`; it may name `wrappers`.
+    """
+    return RLlibEnv(parallel_env(env, **env_config), flatten_observations)
