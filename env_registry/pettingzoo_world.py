@@ -118,8 +118,9 @@ class PettingZooWorld:
         rewards = np.zeros((self.num_games, self.num_agents), np.float32)
         events = np.zeros((self.num_games, len(self.event_names), self.num_agents), np.uint8)
         over = np.zeros(self.num_games, np.bool_)
-        for game in range(self.num_games):
-            over[game] = self._play(game, actions[game], rewards[game], events[game])
+        with np.errstate(over="ignore"):  # a reward beyond float32 becomes infinite, and is refused below
+            for game in range(self.num_games):
+                over[game] = self._play(game, actions[game], rewards[game], events[game])
         if not np.isfinite(rewards).all():
             where, who = np.argwhere(~np.isfinite(rewards))[0].tolist()
             raise ValueError(

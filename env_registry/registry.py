@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +91,15 @@ def register_all() -> None:
     """
     from ray.tune.registry import register_env
 
+    for name, world in WORLDS.items():
+        register_env(name, partial(_make_for_rllib, name, world))
+
+
+def _make_for_rllib(name: str, world: WorldFactory, env_config: Mapping[str, Any]) -> Any:
     from env_registry.rllib_env import rllib_env
 
-    for name, world in WORLDS.items():
-        register_env(name, lambda env_config, world=world: rllib_env(world, **env_config))
+    WORLDS.setdefault(name, world)  # a worker process has not heard of what the user registered
+    return rllib_env(name, **env_config)
 
 
 def world_factory(env: str | Callable[..., Any]) -> WorldFactory | None:

@@ -54,8 +54,8 @@ class RLlibEnv(MultiAgentEnv):
         self, action_dict: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
         observations, rewards, terminations, truncations, infos = self.env.step(action_dict)
-        self.agents = list(self.env.agents)
-        over = not self.agents
+        self.agents = list(observations)  # RLlib's checks want those here who die in this step, too
+        over = not self.env.agents
         cut_off = over and any(truncations[agent] and not terminations[agent] for agent in truncations)
         return (
             self._shown(observations),

@@ -87,9 +87,8 @@ def wrapped(env: Environment, wrappers: Sequence[Wrapper] | None) -> Environment
         try:
             env = function(env, **arguments)
         except (AssertionError, AttributeError, TypeError, ValueError) as error:
-            raise SettingError(
-                f"Wrapper {name!r} with arguments {arguments} cannot be applied to {env}: {error or 'its spaces do not suit it.'}"
-            ) from error
+            reason = str(error) or "its spaces do not suit it."
+            raise SettingError(f"Wrapper {name!r} with {arguments} cannot be applied to {env}: {reason}") from error
     return env
 
 
