@@ -24,7 +24,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	  echo "$(PYTHON) is missing, older than 3.10, or without venv (on Debian: apt install python3-venv)." \
 	    "Name another one: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "Building the environment in $(VENV): a few minutes."
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
