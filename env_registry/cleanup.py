@@ -45,7 +45,9 @@ class CleanupParameters(GridParameters):
     initial_waste: int = Field(8, ge=0, description="waste cells at the start")
     max_waste: int = Field(8, ge=1, description="waste cells from which on no more appear and no apple grows")
     waste_probability: float = Field(0.1, ge=0, le=1, description="of new waste, while there is less than max_waste")
-    apple_probability: float = Field(1.0, ge=0, le=1, description="of a new apple with a clean river; falls to 0 at max_waste")
+    apple_probability: float = Field(
+        1.0, ge=0, le=1, description="of a new apple with a clean river; falls to 0 at max_waste"
+    )
     spawns_per_step: int = Field(1, ge=1, le=16, description="how often a step draws for new waste and for a new apple")
     apple_reward: float = Field(1.0, description="for picking an apple")
     cleaning_cost: float = Field(0.0, description="for cleaning a waste cell")
@@ -74,7 +76,15 @@ class CleanupParameters(GridParameters):
 
 @njit(cache=True, nogil=True)
 def _start(
-    games: Any, streams: Any, board: Any, cells: Any, counts: Any, river: Any, orchard: Any, blocking: Any, initial_waste: Any
+    games: Any,
+    streams: Any,
+    board: Any,
+    cells: Any,
+    counts: Any,
+    river: Any,
+    orchard: Any,
+    blocking: Any,
+    initial_waste: Any,
 ) -> None:
     waste_bit = 1 << cells.shape[1]
     for game in range(games.shape[0]):

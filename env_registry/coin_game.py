@@ -1,16 +1,17 @@
 """Coin game: every agent has a colour; taking any coin pays, and its owner pays for each coin that another takes.
 
-Preset "lase" is the LASE paper's game: a bounded 5x5 map with one coin of random colour; of several agents on it, one at random
-takes it. Preset "reciprocator" is the Reciprocators' game: a 3x3 torus, one coin per agent at all times; all agents on a coin take
-it. In both, collecting coins whatever their colour pays nothing on average: the owner's loss per coin that one other agent took is
-N / (N - 1). Taken coins appear again in the same step on any cell, an agent's too; agents and coins may share a cell. A coin can
-be taken in the steps after the one in which it appeared.
+Preset "lase" is the LASE paper's game: a bounded 5x5 map with one coin of random colour; of several agents on it, one at
+random takes it. Preset "reciprocator" is the Reciprocators' game: a 3x3 torus, one coin per agent at all times; all agents on
+a coin take it. In both, collecting coins whatever their colour pays nothing on average: an owner loses N / (N - 1) for each
+other agent that takes its coin. Taken coins appear again in the same step on any cell, an agent's too, and can be taken from
+the next step on.
 
 Actions: 4 moves, and "stay" if the rules have it. Channels: agents (oneself first), coins (one's own colour first), off the map.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -44,15 +45,21 @@ class CoinGameParameters(GridParameters):
     width: int = Field(5, ge=1, le=64, description="columns of the map")
     torus: bool = Field(False, description="whether the map's edges are joined")
     view: View = Field(
-        "centred", description="windows move with the agent (on a torus the whole map, wrapping), or show the map as it is"
+        "centred",
+        description="windows move with the agent (on a torus the whole map, wrapping), or show the map as it is",
     )
-    window_radius: int = Field(2, ge=0, le=16, description="cells seen in each direction; centred view of a bounded map only")
+    window_radius: int = Field(
+        2, ge=0, le=16, description="cells seen in each direction; centred view of a bounded map only"
+    )
     stay: bool = Field(False, description="whether there is an action to stay")
-    coins: Literal["one", "one_each"] = Field("one", description="one coin of random colour, or always one of each colour")
+    coins: Literal["one", "one_each"] = Field(
+        "one", description="one coin of random colour, or always one of each colour"
+    )
     contested: Literal["one", "all"] = Field("one", description="who takes a coin that several agents step on")
     coin_reward: float = Field(1.0, description="for taking a coin of any colour")
     theft_penalty: float | None = Field(
-        None, description="what an owner loses for each other agent that takes its coin; None: coin_reward * N / (N - 1)"
+        None,
+        description="what an owner loses for each other agent that takes its coin; None: coin_reward * N / (N - 1)",
     )
 
     @model_validator(mode="after")
@@ -103,6 +110,7 @@ def _advance(
 ) -> None:
     num_games, num_agents = actions.shape
     nowhere = board.shape[1] - 1
+    anybody = (1 << num_agents) - 1
     order = np.empty(num_agents, np.int64)
     for game in range(num_games):
         shuffle(order, streams, game)
@@ -110,6 +118,8 @@ def _advance(
             move(board, cells, game, agent, destination[cells[game, agent], actions[game, agent]], blocking)
         for owner in range(num_agents):
             cell = coins[game, owner]
+            if board[game, cell] & anybody == 0:
+                continue
             taken = False
             for agent in order:
                 if cells[game, agent] == cell and not (taken and one_taker):
@@ -120,13 +130,12 @@ def _advance(
                     else:
                         events[game, 1, agent] += 1
                         rewards[game, owner] -= theft_penalty
-            if taken:
-                board[game, cell] ^= 1 << (num_agents + owner)
-                coins[game, owner] = nowhere
-                if one_coin:
-                    _drop_coin(board, coins, game, below(streams, game, num_agents), streams)
-                    break
-                _drop_coin(board, coins, game, owner, streams)
+            board[game, cell] ^= 1 << (num_agents + owner)
+            coins[game, owner] = nowhere
+            if one_coin:
+                _drop_coin(board, coins, game, below(streams, game, num_agents), streams)
+                break
+            _drop_coin(board, coins, game, owner, streams)
 
 
 class CoinGame(GridWorld):
@@ -139,7 +148,9 @@ class CoinGame(GridWorld):
     def setup(self) -> None:
         rules = self.parameters
         pale = 255 - (255 - agent_colours(rules.num_agents)) // 2
-        coins = {f"coin {k}" if k else "own coin": tuple(colour) for k, colour in enumerate(pale)}
+        coins: dict[str, Sequence[int]] = {
+            f"coin {k}" if k else "own coin": tuple(colour) for k, colour in enumerate(pale)
+        }
         self.lay_out(coins, ("stay",) if rules.stay else (), rules.torus, rules.view, owned=True)
         self.coins = self.array("coins", (rules.num_agents,), np.uint16)  # cell of each colour's coin
         self._theft_penalty = rules.theft_penalty

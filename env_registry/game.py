@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -130,7 +131,7 @@ class Game(ABC):
         self._seeded = False
         threads = min(self.parameters.num_threads, num_games)
         edges = [num_games * thread // threads for thread in range(threads + 1)]
-        self._shares = [slice(first, last) for first, last in zip(edges, edges[1:])]
+        self._shares = [slice(first, last) for first, last in pairwise(edges)]
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self.setup()
         self.action_space = Discrete(len(self.action_names))

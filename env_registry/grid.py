@@ -32,6 +32,7 @@ from pydantic import Field
 
 from env_registry.game import Array, Game, GameParameters
 from env_registry.random_streams import below
+from env_registry.unpacking import unpack
 
 MOVES = ("up", "down", "left", "right")
 STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -97,7 +98,7 @@ def windows(height: int, width: int, radius: int, torus: bool, view: View) -> ND
     else:
         offsets = np.arange(-radius, radius + 1)
         seen_rows, seen_columns = np.broadcast_arrays(rows + offsets[:, None], columns + offsets)
-        inside = (0 <= seen_rows) & (seen_rows < height) & (0 <= seen_columns) & (seen_columns < width)
+        inside = (seen_rows >= 0) & (seen_rows < height) & (seen_columns >= 0) & (seen_columns < width)
         seen = np.where(inside, seen_rows * width + seen_columns, cells)
     beyond = np.full((2, *seen.shape[1:]), cells + 1)
     return np.concatenate([seen, beyond]).astype(np.uint16)
@@ -140,19 +141,24 @@ def place_agents(board: Any, cells: Any, game: int, first: int, last: int, block
 
 @njit(cache=True, inline="always")
 def move(board: Any, cells: Any, game: int, agent: int, target: int, blocking: bool) -> None:
-    """Moves one agent, unless the target is where it is, or occupied and agents block each other."""
+    """Moves one agent, unless agents block each other and the target is occupied (by itself, too, if it stays)."""
     cell = cells[game, agent]
     anybody = (1 << cells.shape[1]) - 1
-    if target != cell and not (blocking and board[game, target] & anybody):
-        board[game, cell] ^= 1 << agent
-        board[game, target] |= 1 << agent
-        cells[game, agent] = target
+    if blocking and board[game, target] & anybody:
+        target = cell
+    board[game, cell] ^= 1 << agent
+    board[game, target] ^= 1 << agent  # restores the bit where the agent stays
+    cells[game, agent] = target
 
 
 @njit(cache=True, nogil=True)
 def observe_windows(board: Any, cells: Any, games: Any, out: Any, window: Any, channel_bits: Any) -> None:
-    """Writes all windows: `out[game, agent, channel, k]` = bit `channel_bits[agent, channel]` of the k-th cell it sees."""
+    """Writes the windows `out[game, agent, channel, k]` of the masked games.
+
+    Each is bit `channel_bits[agent, channel]` of the k-th cell that the agent sees.
+    """
     num_games, num_agents, num_channels, size = out.shape
+    flat = out.reshape(-1)
     seen = np.empty(size, board.dtype)
     for game in range(num_games):
         if games[game]:
@@ -161,9 +167,8 @@ def observe_windows(board: Any, cells: Any, games: Any, out: Any, window: Any, c
                 for k in range(size):
                     seen[k] = board[game, window[cell, k]]
                 for channel in range(num_channels):
-                    bit = channel_bits[agent, channel]
-                    for k in range(size):
-                        out[game, agent, channel, k] = (seen[k] >> bit) & 1
+                    to = ((game * num_agents + agent) * num_channels + channel) * size
+                    unpack(seen, channel_bits[agent, channel], flat, to)
 
 
 def agent_colours(num_agents: int) -> NDArray[np.uint8]:
@@ -194,8 +199,8 @@ def draw(
     for row, column in np.argwhere(board != 0):
         cell = picture[row * CELL_SIZE + 1 : (row + 1) * CELL_SIZE, column * CELL_SIZE + 1 : (column + 1) * CELL_SIZE]
         present = [colour for kind, colour in enumerate(things) if board[row, column] >> (len(agents) + kind) & 1]
-        for band, colour in zip(np.array_split(cell, max(len(present), 1), axis=1), present):
-            band[:] = colour
+        for band, colour in enumerate(present):
+            np.array_split(cell, len(present), axis=1)[band][:] = colour
         for agent, colour in enumerate(agents):
             if board[row, column] >> agent & 1:
                 top, left = (side * place for place in divmod(agent, places))

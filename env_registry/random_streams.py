@@ -46,7 +46,8 @@ def shuffle(order: NDArray[np.int64], streams: NDArray[np.uint64], game: int) ->
     One draw serves all choices (Fisher and Yates, inside out): the fraction that one choice leaves is the next one's draw.
     """
     left = uniform(streams, game)
-    for position in range(order.shape[0]):
+    order[0] = 0
+    for position in range(1, order.shape[0]):
         left *= position + 1
         chosen = int(left)
         left -= chosen

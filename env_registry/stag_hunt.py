@@ -34,7 +34,9 @@ class StagHuntParameters(GridParameters):
     }
 
     preset: Literal["explicit", "wait"] = Field("explicit", description="a rule with its map size")
-    rule: Literal["explicit", "wait"] = Field("explicit", description="hunting by actions of its own, or by staying on prey")
+    rule: Literal["explicit", "wait"] = Field(
+        "explicit", description="hunting by actions of its own, or by staying on prey"
+    )
     episode_length: int = Field(30, ge=1, description="steps until a game is cut off")
     stags: int = Field(2, ge=0, description="stags at the start")
     hares: int = Field(4, ge=0, description="hares at the start")
