@@ -75,8 +75,14 @@ class JointTrajectory:
         return replace(self, **values)
 
     def to_tensors(self, device: torch.device | str | None = None) -> JointTrajectory:
-        """The same as torch tensors on `device`; types stay as they are."""
-        return self.map(lambda column: torch.as_tensor(column, device=device))
+        """The same as torch tensors on `device`; types stay as they are, read-only memory is copied."""
+
+        def to_tensor(column: Column) -> torch.Tensor:
+            if isinstance(column, np.ndarray) and not column.flags.writeable:
+                column = column.copy()
+            return torch.as_tensor(column, device=device)
+
+        return self.map(to_tensor)
 
     def games(self, first: int, last: int) -> JointTrajectory:
         """Games first .. last-1, with all their agents (numpy or torch; views where possible)."""
@@ -126,7 +132,7 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
     return JointTrajectory(
         **per_game,
         tail_steps=np.concatenate([t.tail_steps for t in trajectories]),
-        tail_games=np.concatenate([t.tail_games + offset for t, offset in zip(trajectories, offsets)]),
+        tail_games=np.concatenate([t.tail_games + offset for t, offset in zip(trajectories, offsets, strict=True)]),
         tail_observations=np.concatenate([t.tail_observations for t in trajectories]),
         states=tuple(
             {name: np.concatenate([t.states[agent][name] for t in trajectories]) for name in state}

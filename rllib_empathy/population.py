@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from env_registry.parameters import SettingError, Settings, checked
 from pydantic import ConfigDict, Field
 
+from env_registry.parameters import SettingError, Settings, checked
 from rllib_empathy.policies.kind import AgentKind, checked_options, kind_named
 
 PopulationSpec = str | Sequence[str | Mapping[str, Any]]

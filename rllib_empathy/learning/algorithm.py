@@ -80,7 +80,7 @@ class Empathy(Algorithm):
         trajectories: list[Any] = []
         results: list[dict[str, Any]] = []
         env_steps = 0
-        while env_steps < self.config.total_train_batch_size:
+        while not trajectories or env_steps < self.config.env_steps_wanted:
             if self.env_runner_group.num_remote_env_runners() == 0:
                 sampled = self.env_runner.sample()
                 trajectories.extend(sampled)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import env_registry
-from env_registry.game import World
-from env_registry.parameters import SettingError, unknown_name
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.policy.policy import PolicySpec
 
+import env_registry
+from env_registry.game import World
+from env_registry.parameters import SettingError, unknown_name
 from rllib_empathy.metrics import STATS
 from rllib_empathy.policies import KINDS
 from rllib_empathy.population import Population, PopulationSpec
+from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 
 class EmpathyConfig(AlgorithmConfig):
@@ -42,6 +43,7 @@ class EmpathyConfig(AlgorithmConfig):
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 64
         self.rollout_fragment_length = 100
+        self.env_runner_cls = JointEnvRunner
         self.stats_cls_lookup = STATS
         # No connectors on this path: nothing to merge or to broadcast between runners.
         self.merge_env_runner_states = False
@@ -89,15 +91,14 @@ class EmpathyConfig(AlgorithmConfig):
         Raises:
             SettingError: no world, or a population that does not fit it.
         """
-        return Population.of(self.population_spec, self._world_facts()[0], self.agent_defaults)
+        return Population.of(self.population_spec, self._world_facts().num_agents, self.agent_defaults)
 
     def module_spaces(self) -> dict[str, tuple[Any, Any]]:
         """Observation and action space of each module id."""
-        _, observation_spaces, action_spaces = self._world_facts()
-        spaces: dict[str, tuple[Any, Any]] = {INPUT_ENV_SPACES: (observation_spaces[0], action_spaces[0])}
-        for member in self.resolved_population().members:
-            spaces[member.module_id] = (observation_spaces[member.agents[0]], action_spaces[member.agents[0]])
-        return spaces
+        facts = self._world_facts()
+        of_agent = list(zip(facts.observation_spaces, facts.action_spaces, strict=True))
+        of_module = {member.module_id: of_agent[member.agents[0]] for member in self.resolved_population().members}
+        return {INPUT_ENV_SPACES: of_agent[0], **of_module}
 
     def get_multi_rl_module_spec(
         self, *, spaces: Mapping[str, Any] | None = None, inference_only: bool = False, **kwargs: Any
@@ -142,35 +143,54 @@ class EmpathyConfig(AlgorithmConfig):
                 f"num_envs_per_env_runner = {self.num_envs_per_env_runner} is not a multiple of num_learners = {learners}: each "
                 "learner takes an equal share of the games."
             )
-        from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
-
-        self.env_runner_cls = self.env_runner_cls or JointEnvRunner
-        if self._train_batch_size_per_learner is None:
-            games = self.num_envs_per_env_runner * max(1, self.num_env_runners)
-            fragment = self.rollout_fragment_length
-            self._train_batch_size_per_learner = games * (fragment if fragment != "auto" else 100) // learners
         ids = [member.module_id for member in population.members]
         self.policies = {module_id: PolicySpec() for module_id in ids}
         of_agent = population.module_of_agent
         self.policy_mapping_fn = lambda agent_id, *args, **kwargs: of_agent[_agent_number(agent_id)]
-        learning = [member.module_id for member in population.members if member.kind.learns]
-        if self.policies_to_train is None:
-            self.policies_to_train = learning
         super().validate()
 
-    def _world_facts(self) -> tuple[int, Sequence[Any], Sequence[Any]]:
-        """Number of agents, and their observation and action spaces; the world is asked once per setting."""
-        key = repr((self.env, sorted(self.env_config.items(), key=lambda item: item[0])))
-        if self.__dict__.get("_facts_key") != key:
+    @property
+    def train_batch_size_per_learner(self) -> int:
+        """Env steps that a Learner gets per iteration; by default what one round of sampling brings."""
+        if self._train_batch_size_per_learner is not None:
+            return int(self._train_batch_size_per_learner)
+        length: int | str = self.rollout_fragment_length
+        fragment = 100 if length == "auto" else int(length)
+        return fragment * self.num_envs_per_env_runner * max(1, self.num_env_runners) // max(1, self.num_learners)
+
+    @train_batch_size_per_learner.setter
+    def train_batch_size_per_learner(self, value: int | None) -> None:
+        self._train_batch_size_per_learner = value
+
+    @property
+    def env_steps_wanted(self) -> int:
+        """Env steps until which sampling goes on in an iteration; 0: one round, however many it brings."""
+        wanted = self._train_batch_size_per_learner
+        return 0 if wanted is None else int(wanted) * max(1, self.num_learners)
+
+    def _world_facts(self) -> WorldFacts:
+        """The world is asked once per process and setting."""
+        key = repr((self.env, sorted(self.env_config.items())))
+        if key not in _FACTS:
             world = self.make_world(1)
             agents = world.num_agents
-            facts = (
+            _FACTS[key] = WorldFacts(
                 agents,
-                getattr(world, "observation_spaces", [world.observation_space] * agents),
-                getattr(world, "action_spaces", [world.action_space] * agents),
+                getattr(world, "observation_spaces", (world.observation_space,) * agents),
+                getattr(world, "action_spaces", (world.action_space,) * agents),
             )
-            self.__dict__["_facts_key"], self.__dict__["_facts"] = key, facts
-        return self.__dict__["_facts"]
+        return _FACTS[key]
+
+
+class WorldFacts(NamedTuple):
+    """What networks need to know of a world."""
+
+    num_agents: int
+    observation_spaces: Sequence[Any]
+    action_spaces: Sequence[Any]
+
+
+_FACTS: dict[str, WorldFacts] = {}
 
 
 def _agent_number(agent_id: Any) -> int:

@@ -32,7 +32,7 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
         distributed.all_reduce(flat)
         flat /= world_size()
         pieces = flat.split([gradient.numel() for gradient in gradients])
-        for parameter, piece in zip(parameters, pieces):
+        for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter)
 
 

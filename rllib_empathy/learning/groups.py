@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.distributed import total
 from rllib_empathy.policies.actor_critic import ActorCriticKind, ActorCriticModule, Minibatch
-from rllib_empathy.policies.networks import State, evaluate
+from rllib_empathy.policies.networks import Parameters, State, evaluate
 
 ROWS_AT_ONCE = 8192
 """Rows per forward pass when values of a whole batch are computed; bounds the memory for activations."""
@@ -35,7 +36,7 @@ class LearningGroup:
 
     def gather(self, column: Tensor) -> Tensor:
         """A column `[T, B, N, ...]` as `[G, T, M, ...]`; the rows of a module are its first agent's games, its second's ..."""
-        steps, games = column.shape[:2]
+        steps = column.shape[0]
         chosen = column[:, :, self.agents.to(column.device)]  # [T, B, G, n, ...]
         return chosen.movedim((2, 0, 3, 1), (0, 1, 2, 3)).reshape(len(self.kinds), steps, -1, *column.shape[3:])
 
@@ -91,11 +92,12 @@ def trajectory_values(group: LearningGroup, joint: JointTrajectory) -> tuple[Ten
     tails = tails.reshape(modules, per_module, -1, *tails.shape[2:])
     tail_values = observations.new_zeros((modules, len(joint.tail_steps), per_module), dtype=torch.float32)
     state, starts = group.state(joint), group.starts(joint)
-    values, begin = [], 0
+    pieces: list[Tensor] = []
+    begin = 0
     for step in sorted(set(joint.tail_steps.tolist())):
         piece = slice(begin, step + 1)
         answer = evaluate(module.architecture, parameters, observations[:, piece], state, starts[:, piece])
-        values.append(answer.values)
+        pieces.append(answer.values)
         state, begin = answer.state, step + 1
         here = (joint.tail_steps == step).nonzero().squeeze(1)
         rows = torch.arange(per_module, device=here.device).unsqueeze(1) * games + joint.tail_games[here].long()
@@ -103,10 +105,10 @@ def trajectory_values(group: LearningGroup, joint: JointTrajectory) -> tuple[Ten
         seen = tails[:, :, here].flatten(1, 2).unsqueeze(1)
         tail = evaluate(module.architecture, parameters, seen, after).values
         tail_values[:, here] = tail.reshape(modules, per_module, -1).transpose(1, 2)
-    return torch.cat(values, 1), tail_values
+    return torch.cat(pieces, 1), tail_values
 
 
-def _in_pieces(module: ActorCriticModule, parameters: dict[str, Tensor], observations: Tensor) -> Tensor:
+def _in_pieces(module: ActorCriticModule, parameters: Parameters, observations: Tensor) -> Tensor:
     pieces = observations.split(ROWS_AT_ONCE, 1)
     return torch.cat([evaluate(module.architecture, parameters, p.unsqueeze(1)).values[:, 0] for p in pieces], 1)
 
@@ -132,8 +134,7 @@ def group_batch(
     )
     if group.modules[0].is_stateful():
         return batch
-    flat = [column.flatten(1, 2).unsqueeze(1) for column in batch[:-1]]
-    return Minibatch(*flat, state={})
+    return batch.each(lambda column: column.flatten(1, 2).unsqueeze(1), state={})
 
 
 def standardized(x: Tensor, mask: Tensor) -> Tensor:
@@ -150,7 +151,9 @@ def standardized(x: Tensor, mask: Tensor) -> Tensor:
     return ((x - mean) / deviation).to(x.dtype)
 
 
-def minibatches(group: LearningGroup, batch: Minibatch, env_steps: int, generator: torch.Generator) -> Iterator[Minibatch]:
+def minibatches(
+    group: LearningGroup, batch: Minibatch, env_steps: int, generator: torch.Generator
+) -> Iterator[Minibatch]:
     """Every minibatch of every epoch, shuffled along rows (whole sequences with memory)."""
     rows = batch.actions.shape[2]
     count = group.kinds[0].num_minibatches(env_steps)
@@ -161,15 +164,16 @@ def minibatches(group: LearningGroup, batch: Minibatch, env_steps: int, generato
         order = torch.randperm(rows, generator=generator).to(batch.actions.device)
         for chosen in order.tensor_split(count):
             state = {name: value.index_select(1, chosen) for name, value in batch.state.items()}
-            yield Minibatch(*(column.index_select(2, chosen) for column in batch[:-1]), state=state)
+            yield batch.each(partial(torch.index_select, dim=2, index=chosen), state)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """1 - Var(returns - values) / Var(returns) over the masked entries, `[G]`; 0 where the returns do not vary.
 
     Args:
-        values, returns: `[G, T, M]`.
-        mask: `[G, T, M]`.
+        values: `[G, T, M]`, predictions.
+        returns: `[G, T, M]`, what they were to predict.
+        mask: `[G, T, M]`, which entries count.
     """
     count = mask.sum((1, 2)).clamp(min=1)
 

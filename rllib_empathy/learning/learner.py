@@ -68,7 +68,7 @@ class EmpathyLearner(TorchLearner):
         training_data.validate()
         training_data.solve_refs()
         self._weights_seq_no += 1
-        joint = training_data.joint.to_tensors(self._device)
+        joint = training_data.joint().to_tensors(self._device)
         self._check_rewards(joint)
         env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
 
@@ -194,11 +194,12 @@ class EmpathyLearner(TorchLearner):
             gradients = [parameter.grad for parameter in parameters[mid] if parameter.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             norms.append(norm)
-            if limits[mid] is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters[mid], limits[mid], norm)
+            limit = limits[mid]
+            if limit is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters[mid], limit, norm)
         finite = torch.isfinite(torch.stack(norms))
         if not finite.all():
-            wrong = [mid for mid, good in zip(ids, finite.tolist()) if not good]
+            wrong = [mid for mid, good in zip(ids, finite.tolist(), strict=True) if not good]
             raise NonFiniteError(
                 f"The gradients of {', '.join(wrong)} are not finite. Training stops here, before they touch the weights; the "
                 "last checkpoint is good. A smaller lr or grad_clip, or a smaller reward_scale may help."
@@ -208,7 +209,7 @@ class EmpathyLearner(TorchLearner):
 
     def _log(self, group: LearningGroup, statistics: dict[str, Tensor]) -> None:
         for name, per_agent in statistics.items():
-            for kind, value in zip(group.kinds, per_agent.tolist()):
+            for kind, value in zip(group.kinds, per_agent.tolist(), strict=True):
                 self.metrics.log_value((kind.module_id, name), value, window=1)
 
     def _log_rewards(self, joint: JointTrajectory, rewards: Tensor) -> None:

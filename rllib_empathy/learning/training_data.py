@@ -23,11 +23,10 @@ class JointTrainingData(TrainingData):
     trajectories: Sequence[JointTrajectory | ray.ObjectRef] = ()
     shard_index: int = 0
     num_shards: int = 1
-    joint: JointTrajectory | None = None
 
     def validate(self) -> None:
         """Raises ValueError if there is nothing to learn from."""
-        if not self.trajectories and self.joint is None:
+        if not self.trajectories:
             raise ValueError("There are no trajectories to learn from.")
 
     def shard(self, num_shards: int, **kwargs: Any) -> list[tuple[JointTrainingData, dict[str, Any]]]:
@@ -38,13 +37,14 @@ class JointTrainingData(TrainingData):
         ]
 
     def solve_refs(self) -> None:
-        """Fetches the trajectories and puts this share's games side by side in `joint`."""
-        if self.joint is not None:
-            return
+        """Fetches the trajectories and cuts this Learner's share out of them."""
         local = [t if isinstance(t, JointTrajectory) else ray.get(t) for t in self.trajectories]
-        parts = [_share(trajectory, self.shard_index, self.num_shards) for trajectory in local]
-        self.joint = concatenate(parts)
-        self.trajectories = ()
+        self.trajectories = [_share(trajectory, self.shard_index, self.num_shards) for trajectory in local]
+        self.shard_index, self.num_shards = 0, 1
+
+    def joint(self) -> JointTrajectory:
+        """The fetched trajectories' games, side by side."""
+        return concatenate([t for t in self.trajectories if isinstance(t, JointTrajectory)])
 
 
 def _share(trajectory: JointTrajectory, index: int, shares: int) -> JointTrajectory:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from env_registry.parameters import Settings, checked
 from pydantic import Field, field_validator
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from torch import Tensor
 
+from env_registry.parameters import Settings, checked
 from rllib_empathy.policies.kind import Action, AgentKind, AgentModule, Statistics
 from rllib_empathy.policies.networks import (
     ActorCritic,
     Architecture,
+    Evaluation,
     NetworkOptions,
+    Parameters,
     State,
     evaluate,
     initial_state,
+    prepare,
     stack_parameters,
 )
 
@@ -33,7 +36,7 @@ def scheduled(schedule: Schedule, env_steps: int) -> float:
     """The schedule's value after this many env steps."""
     if isinstance(schedule, int | float):
         return float(schedule)
-    steps, numbers = zip(*schedule)
+    steps, numbers = zip(*schedule, strict=True)
     return float(np.interp(env_steps, steps, numbers))
 
 
@@ -48,7 +51,9 @@ class ActorCriticOptions(Settings):
     grad_clip: float | None = Field(1.0, gt=0, description="largest norm of the agent's gradient; null: no limit")
     adam_epsilon: float = Field(1e-5, gt=0, description="Adam's epsilon")
     normalize_advantages: bool = Field(True, description="to mean 0 and deviation 1 over the agent's batch")
-    reward_scale: float = Field(1.0, gt=0, description="factor on the reward that is learned from, not on what is logged")
+    reward_scale: float = Field(
+        1.0, gt=0, description="factor on the reward that is learned from, not on what is logged"
+    )
     network: NetworkOptions = Field(NetworkOptions(), description="sizes of the acting network")
 
     @field_validator("lr", "entropy_coeff")
@@ -79,14 +84,14 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         return (type(self), self.architecture)
 
     @classmethod
-    def stacked(cls, modules: Sequence[ActorCriticModule]) -> dict[str, Tensor]:
-        return stack_parameters([module.actor_critic for module in modules])
+    def stacked(cls, modules: Sequence[ActorCriticModule]) -> Parameters:
+        return prepare(modules[0].architecture, stack_parameters([module.actor_critic for module in modules]))
 
     @classmethod
     def act(
         cls,
         modules: Sequence[ActorCriticModule],
-        parameters: dict[str, Tensor],
+        parameters: Parameters,
         observations: Tensor,
         state: State,
         generator: torch.Generator,
@@ -111,22 +116,21 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         observations = batch[Columns.OBS]
         if not self.is_stateful():
-            answer = self._evaluate(observations.unsqueeze(0))
-            return {Columns.ACTION_DIST_INPUTS: answer[0][0, 0]}
+            return {Columns.ACTION_DIST_INPUTS: self._evaluate(observations.unsqueeze(0)).logits[0, 0]}
         answer = self._evaluate(observations.transpose(0, 1), batch[Columns.STATE_IN])
-        state = {name: value[0] for name, value in answer[2].items()}
-        return {Columns.ACTION_DIST_INPUTS: answer[0][0].transpose(0, 1), Columns.STATE_OUT: state}
+        state = {name: value[0] for name, value in answer.state.items()}
+        return {Columns.ACTION_DIST_INPUTS: answer.logits[0].transpose(0, 1), Columns.STATE_OUT: state}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """State values `[rows]`, or `[rows, T]` with memory."""
         observations = batch[Columns.OBS]
         if not self.is_stateful():
-            return self._evaluate(observations.unsqueeze(0))[1][0, 0]
-        return self._evaluate(observations.transpose(0, 1), batch[Columns.STATE_IN])[1][0].transpose(0, 1)
+            return self._evaluate(observations.unsqueeze(0)).values[0, 0]
+        return self._evaluate(observations.transpose(0, 1), batch[Columns.STATE_IN]).values[0].transpose(0, 1)
 
-    def _evaluate(self, observations: Tensor, state: State | None = None) -> tuple[Tensor, Tensor, State]:
+    def _evaluate(self, observations: Tensor, state: State | None = None) -> Evaluation:
         state = {name: value.unsqueeze(0) for name, value in (state or {}).items()}
-        return tuple(evaluate(self.architecture, self.stacked([self]), observations.unsqueeze(0), state))
+        return evaluate(self.architecture, self.stacked([self]), observations.unsqueeze(0), state)
 
 
 class Minibatch(NamedTuple):
@@ -141,6 +145,11 @@ class Minibatch(NamedTuple):
     alive: Tensor  # [G, T, M]
     starts: Tensor  # [G, T, M]
     state: State  # before the first step
+
+    def each(self, function: Callable[[Tensor], Tensor], state: State) -> Minibatch:
+        """The same with `function` applied to every column, and another state."""
+        columns = {name: function(getattr(self, name)) for name in self._fields if name != "state"}
+        return Minibatch(**columns, state=state)
 
 
 class ActorCriticKind(AgentKind):

@@ -7,13 +7,13 @@ from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from env_registry.parameters import Settings, checked, unknown_name
 from gymnasium.spaces import Box, Discrete
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
+from env_registry.parameters import Settings, checked, unknown_name
 from rllib_empathy.joint import JointTrajectory
-from rllib_empathy.policies.networks import State
+from rllib_empathy.policies.networks import Parameters, State
 
 Statistics = dict[str, Tensor]
 """Name -> [G], one number for each agent of a group."""
@@ -43,7 +43,7 @@ class AgentModule(TorchRLModule, ABC):
     def act(
         cls,
         modules: Sequence[Any],
-        parameters: dict[str, Tensor],
+        parameters: Parameters,
         observations: Tensor,
         state: State,
         generator: torch.Generator,
@@ -61,7 +61,7 @@ class AgentModule(TorchRLModule, ABC):
         """
 
     @classmethod
-    def stacked(cls, modules: Sequence[Any]) -> dict[str, Tensor]:
+    def stacked(cls, modules: Sequence[Any]) -> Parameters:
         """Parameters of a group in the form that `act` wants; computed once for many steps."""
         return {}
 

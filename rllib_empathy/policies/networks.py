@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from env_registry.parameters import Settings
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+
+from env_registry.parameters import Settings
+import itertools
 
 LARGEST_WINDOW_AS_MATRIX = 49
 """Cells of a window up to which a convolution is one matrix product; beyond, its zeros cost more than they save."""
@@ -52,7 +54,9 @@ class Architecture(NamedTuple):
     options: NetworkOptions
 
     @classmethod
-    def of(cls, observation_shape: Sequence[int], high: float, num_actions: int, options: NetworkOptions) -> Architecture:
+    def of(
+        cls, observation_shape: Sequence[int], high: float, num_actions: int, options: NetworkOptions
+    ) -> Architecture:
         """The architecture for observations of this shape that reach up to `high`.
 
         Raises:
@@ -112,7 +116,7 @@ class ActorCritic(nn.Module):
         options = architecture.options
         self.convolutions = nn.ModuleList(nn.Conv2d(c, f, 3) for c, f, _, _ in architecture.convolutions)
         sizes = [architecture.features, *options.hidden]
-        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes[:-1], sizes[1:]))
+        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         width = sizes[-1]
         if options.memory != "none":
             recurrent = nn.LSTM if options.memory == "lstm" else nn.GRU
@@ -151,7 +155,7 @@ def evaluate(
 
     Args:
         architecture: of all G networks.
-        parameters: stacked, from `stack_parameters`.
+        parameters: stacked, from `stack_parameters`, `prepare`d or not.
         observations: `[G, T, M, *observation_shape]`, any number type.
         state: before the first step; needed with memory only.
         starts: `[T, M]` or `[G, T, M]`, true where a step is an episode's first: memory is cleared before it.
@@ -160,9 +164,10 @@ def evaluate(
     x = observations.reshape(agents, steps * rows, -1).to(torch.float32)
     if architecture.scale != 1.0:
         x = x * architecture.scale
-    for index, (channels, _, height, width) in enumerate(architecture.convolutions):
-        weight, bias = parameters[f"convolutions.{index}.weight"], parameters[f"convolutions.{index}.bias"]
-        x = torch.relu(_convolve(x, weight, bias, (channels, height, width), architecture.options.padding))
+    if architecture.convolutions and "convolutions.0.matrix" not in parameters:
+        parameters = prepare(architecture, parameters)
+    for index in range(len(architecture.convolutions)):
+        x = torch.relu(_convolve(architecture, parameters, index, x))
     for index in range(len(architecture.options.hidden)):
         x = torch.relu(linear(x, parameters[f"linears.{index}.weight"], parameters[f"linears.{index}.bias"]))
     state = state or {}
@@ -184,7 +189,8 @@ def convolution_matrix(weight: Tensor, height: int, width: int, padding: str) ->
 
     Args:
         weight: `[G, F, C, 3, 3]`.
-        height, width: of the input window.
+        height: of the input window.
+        width: of the input window.
         padding: "none", "zeros" or "circular".
 
     Returns:
@@ -215,17 +221,30 @@ def _placement(height: int, width: int, padding: str) -> Tensor:
     return torch.from_numpy(placement)
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor, shape: tuple[int, int, int], padding: str) -> Tensor:
-    channels, height, width = shape
-    if height * width <= LARGEST_WINDOW_AS_MATRIX:
-        matrix = convolution_matrix(weight, height, width, padding)
-        cells = matrix.shape[2] // weight.shape[1]
-        return torch.baddbmm(bias.repeat_interleave(cells, 1).unsqueeze(1), x, matrix)
+def prepare(architecture: Architecture, parameters: Parameters) -> Parameters:
+    """Adds the matrices of the convolutions to stacked parameters; worth calling once where many evaluations follow."""
+    prepared = dict(parameters)
+    for index, (_, _, height, width) in enumerate(architecture.convolutions):
+        weight, bias = parameters[f"convolutions.{index}.weight"], parameters[f"convolutions.{index}.bias"]
+        if height * width <= LARGEST_WINDOW_AS_MATRIX:
+            matrix = convolution_matrix(weight, height, width, architecture.options.padding)
+            prepared[f"convolutions.{index}.matrix"] = matrix
+            cells = matrix.shape[2] // weight.shape[1]
+            prepared[f"convolutions.{index}.matrix_bias"] = bias.repeat_interleave(cells, 1)
+    return prepared
+
+
+def _convolve(architecture: Architecture, parameters: Parameters, index: int, x: Tensor) -> Tensor:
+    matrix = parameters.get(f"convolutions.{index}.matrix")
+    if matrix is not None:
+        return torch.baddbmm(parameters[f"convolutions.{index}.matrix_bias"].unsqueeze(1), x, matrix)
+    weight, bias = parameters[f"convolutions.{index}.weight"], parameters[f"convolutions.{index}.bias"]
+    channels, _, height, width = architecture.convolutions[index]
     windows = x.reshape(*x.shape[:2], channels, height, width)
-    if padding != "none":
-        mode = "constant" if padding == "zeros" else "circular"
+    if architecture.options.padding != "none":
+        mode = "constant" if architecture.options.padding == "zeros" else "circular"
         windows = torch.stack([functional.pad(agent, (1, 1, 1, 1), mode=mode) for agent in windows])
-    outputs = [functional.conv2d(agent, w, b) for agent, w, b in zip(windows, weight, bias)]
+    outputs = [functional.conv2d(agent, w, b) for agent, w, b in zip(windows, weight, bias, strict=True)]
     return torch.stack(outputs).flatten(2)
 
 
@@ -242,18 +261,18 @@ def _remember(
         starts = torch.zeros(steps, rows, dtype=torch.bool, device=x.device)
     starts = starts.expand(agents, steps, rows)
     cuts = [0, *(t for t in range(1, steps) if bool(starts[:, t].any())), steps]
-    run = torch.lstm if architecture.options.memory == "lstm" else torch.gru
+    run: Any = torch.lstm if architecture.options.memory == "lstm" else torch.gru
     names = list(state)
     outputs: list[list[Tensor]] = [[] for _ in range(agents)]
     last = {name: list(state[name].unbind(0)) for name in names}
     for agent in range(agents):
         weights = [parameters[f"memory.{name}_l0"][agent] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        for begin, end in zip(cuts[:-1], cuts[1:]):
+        for begin, end in itertools.pairwise(cuts):
             keep = (~starts[agent, begin]).unsqueeze(-1)
             before = [(last[name][agent] * keep).unsqueeze(0) for name in names]
-            hidden = before if run is torch.lstm else before[0]
+            hidden: Any = before if run is torch.lstm else before[0]
             output, *after = run(x[agent, begin:end], hidden, weights, True, 1, 0.0, False, False, False)
             outputs[agent].append(output)
-            for name, value in zip(names, after):
+            for name, value in zip(names, after, strict=True):
                 last[name][agent] = value.squeeze(0)
     return torch.stack([torch.cat(pieces) for pieces in outputs]), {n: torch.stack(v) for n, v in last.items()}

@@ -18,7 +18,9 @@ class PPOOptions(ActorCriticOptions):
     """Options of PPO agents."""
 
     num_epochs: int = Field(2, ge=1, description="passes over a batch")
-    minibatch_size: int | None = Field(None, ge=1, description="env steps per gradient step; null: a quarter of the batch")
+    minibatch_size: int | None = Field(
+        None, ge=1, description="env steps per gradient step; null: a quarter of the batch"
+    )
     clip_param: float = Field(0.2, gt=0, description="how far the probability ratio may leave 1")
     vf_clip_param: float | None = Field(None, gt=0, description="largest squared error of the value; null: no limit")
 

@@ -7,12 +7,12 @@ from math import log
 from typing import Any
 
 import torch
-from env_registry.parameters import Settings
 from ray.rllib.core.columns import Columns
 from torch import Tensor
 
+from env_registry.parameters import Settings
 from rllib_empathy.policies.kind import Action, AgentKind, AgentModule, register_kind
-from rllib_empathy.policies.networks import State
+from rllib_empathy.policies.networks import Parameters, State
 
 
 class RandomModule(AgentModule):
@@ -26,7 +26,7 @@ class RandomModule(AgentModule):
     def act(
         cls,
         modules: Sequence[RandomModule],
-        parameters: dict[str, Tensor],
+        parameters: Parameters,
         observations: Tensor,
         state: State,
         generator: torch.Generator,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rllib_empathy.policies.kind import AgentModule
-from rllib_empathy.policies.networks import State
+from rllib_empathy.policies.networks import Parameters, State
 from rllib_empathy.population import Population
 
 
@@ -77,7 +77,7 @@ class JointPolicy:
         """Continues from `states`' answer."""
         for group in self._groups:
             for name in group.state:
-                rows = [[torch.from_numpy(states[agent][name]) for agent in agents] for agents in group.agents.tolist()]
+                rows = [[torch.tensor(states[agent][name]) for agent in agents] for agents in group.agents.tolist()]
                 group.state[name] = torch.stack([torch.cat(of_module) for of_module in rows])
 
 
@@ -88,7 +88,7 @@ class _Group:
         self.modules = modules
         self.agents = agents
         self.num_games = num_games
-        self.parameters: dict[str, Tensor] | None = None
+        self.parameters: Parameters | None = None
         rows = agents.shape[1] * num_games
         initial = [module.initial_state(rows) for module in modules]
         self.state: State = {name: torch.stack([state[name] for state in initial]) for name in initial[0]}
@@ -107,10 +107,10 @@ class _Group:
         if self.state:
             going = (~starts).repeat(self.agents.shape[1]).unsqueeze(-1)
             self.state = {name: value * going for name, value in self.state.items()}
-        columns = self.agents.flatten()
-        mine = observations[:, columns].transpose(0, 1)
+        mine = observations[:, self.agents.flatten()].transpose(0, 1)
         mine = mine.reshape(len(self.modules), -1, *observations.shape[2:])
         answer = self.modules[0].act(self.modules, self.parameters, mine, self.state, generator, explore)
         self.state = answer.state
+        columns = self.agents.flatten().numpy()
         actions[:, columns] = answer.actions.reshape(len(columns), -1).T.numpy()
         log_probs[:, columns] = answer.log_probs.reshape(len(columns), -1).T.numpy()

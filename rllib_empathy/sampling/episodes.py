@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from env_registry.game import Step
 from numpy.typing import NDArray
+
+from env_registry.game import Step
 
 
 class FinishedEpisodes(NamedTuple):
@@ -53,7 +54,11 @@ class EpisodeTotals:
 
     def get_state(self) -> dict[str, NDArray]:
         """Everything, for a checkpoint."""
-        return {"returns": self.returns.copy(), "lengths": self.lengths.copy(), **{n: e.copy() for n, e in self.events.items()}}
+        return {
+            "returns": self.returns.copy(),
+            "lengths": self.lengths.copy(),
+            **{n: e.copy() for n, e in self.events.items()},
+        }
 
     def set_state(self, state: dict[str, NDArray]) -> None:
         """Continues from `get_state`'s answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Collection
 from dataclasses import replace
 from math import ceil
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from env_registry.game import World
 from numpy.typing import NDArray
 from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.env import INPUT_ENV_SPACES
@@ -29,6 +29,7 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
+from env_registry.game import World
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.metrics import sum_and_count
 from rllib_empathy.sampling.acting import JointPolicy
@@ -53,7 +54,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         super().__init__(config=config, **kwargs)
         self.num_games = self.config.num_envs_per_env_runner
         self.population = self.config.resolved_population()
-        self.world: World | None = None
+        self.world: World = None  # type: ignore[assignment]  # made when first needed
         self._weights_seq_no = 0
         self._generator = torch.Generator()
         self._seed_generator()
@@ -92,7 +93,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         num_episodes: int | None = None,
         explore: bool | None = None,
         force_reset: bool = False,
-        **kwargs: Any,
+        random_actions: bool = False,
     ) -> list[JointTrajectory]:
         """Plays all games on.
 
@@ -101,10 +102,13 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             num_episodes: whole episodes, at least; games begin anew where they are under way.
             explore: sample from the policies; default: the config's.
             force_reset: begin all games anew.
+            random_actions: must be False; a population with `random` agents plays at random.
 
         Returns:
             One fragment, or, for whole episodes, as many batches of B episodes as it takes.
         """
+        if random_actions:
+            raise ValueError("This runner has no random_actions; put agents of kind 'random' into the population.")
         explore = self.config.explore if explore is None else explore
         if self.world is None:
             self.make_env()
@@ -231,7 +235,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             step = self.world.step(actions)
             ended = step.terminated | step.truncated
             row = (self._observations, actions, log_probs, step.rewards, alive, step.alive, self._begun)
-            for name, column in zip(_ROWS, (*row, step.terminated, step.truncated)):
+            for name, column in zip(_ROWS, (*row, step.terminated, step.truncated), strict=True):
                 rows[name].append(column)
             for name, column in step.events.items():
                 events[name].append(column)
@@ -290,7 +294,11 @@ class JointEnvRunner(EnvRunner, Checkpointable):
 
     def _restarted(self) -> bool:
         """Whether this process replaces one that died: it must not play the same games again."""
-        return bool(self.worker_index) and ray.get_runtime_context().was_current_actor_reconstructed
+        if not self.worker_index:
+            return False
+        with warnings.catch_warnings():  # Ray's property warns of a deprecation inside itself.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return ray.get_runtime_context().was_current_actor_reconstructed
 
 
 _ROWS = (
