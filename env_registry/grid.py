@@ -21,6 +21,7 @@ occupied at that moment does nothing: one can follow an agent that moved on earl
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -189,23 +190,23 @@ def draw(
         things: colours of the kinds of things, in the order of their bits.
 
     Returns:
-        `[height * CELL_SIZE, width * CELL_SIZE, 3]`: things fill a cell, each kind a band of it where there are several; agents
-        are squares, each at its own place in the cell.
+        `[height * CELL_SIZE, width * CELL_SIZE, 3]`: things fill a cell, agents are squares in it; where there are several,
+        they share the room.
     """
     picture = np.kron(ground, np.ones((CELL_SIZE, CELL_SIZE, 1), np.uint8))
     picture[::CELL_SIZE] = picture[:, ::CELL_SIZE] = 90
-    places = int(np.ceil(np.sqrt(len(agents))))
-    side = (CELL_SIZE - 2) // places
     for row, column in np.argwhere(board != 0):
         cell = picture[row * CELL_SIZE + 1 : (row + 1) * CELL_SIZE, column * CELL_SIZE + 1 : (column + 1) * CELL_SIZE]
         present = [colour for kind, colour in enumerate(things) if board[row, column] >> (len(agents) + kind) & 1]
         for band, colour in enumerate(present):
             np.array_split(cell, len(present), axis=1)[band][:] = colour
-        for agent, colour in enumerate(agents):
-            if board[row, column] >> agent & 1:
-                top, left = (side * place for place in divmod(agent, places))
-                cell[top : top + side, left : left + side] = 20
-                cell[top + 1 : top + side - 1, left + 1 : left + side - 1] = colour
+        players = [colour for agent, colour in enumerate(agents) if board[row, column] >> agent & 1]
+        places = math.ceil(math.sqrt(len(players)))
+        for number, colour in enumerate(players):
+            side = (CELL_SIZE - 7) // places
+            top, left = (4 + side * place for place in divmod(number, places))
+            cell[top : top + side - 1, left : left + side - 1] = 20
+            cell[top + 1 : top + side - 2, left + 1 : left + side - 2] = colour
     return picture
 
 
