@@ -11,23 +11,31 @@ from pettingzoo import ParallelEnv
 
 from env_registry import Game, GameParameters
 
-Deaths = dict[str, int]
-
 
 class ScriptedGame(ParallelEnv):
-    """Agents see [a number drawn from the seed, the clock]; agent number i earns 10 i + the clock; who dies when is given.
+    """Agents see [a number drawn from the seed, the clock]; agent number i earns 10 i + the clock; who plays when is given.
 
     Args:
         deaths: agent -> the step in which it dies.
         length: the step in which the others are cut off.
+        joins: agent -> the step in which it comes in.
+        forgets: False for a game whose second episode is another one than its first, whatever the seed.
     """
 
     event_names = ("odd_actions",)
 
-    def __init__(self, deaths: Deaths | None = None, length: int = 5, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        deaths: dict[str, int] | None = None,
+        length: int = 5,
+        joins: dict[str, int] | None = None,
+        forgets: bool = True,
+        render_mode: str | None = None,
+    ) -> None:
         self.metadata = {"name": "scripted_game", "render_modes": ["rgb_array"]}
         self.render_mode = render_mode
-        self.deaths, self.length = deaths or {}, length
+        self.deaths, self.length, self.joins, self.forgets = deaths or {}, length, joins or {}, forgets
+        self.episodes = 0
         self.possible_agents = ["ann", "bob", "cid"]
         self.spaces = {agent: Box(0, 10, (2,), np.float32) for agent in self.possible_agents}
         self.choices = {agent: Discrete(4) for agent in self.possible_agents}
@@ -42,8 +50,9 @@ class ScriptedGame(ParallelEnv):
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         if seed is not None:
             self.random = np.random.default_rng(seed)
-        self.number, self.clock = self.random.random(), 0
-        self.agents = list(self.possible_agents)
+        self.number, self.clock = self.random.random() + (0 if self.forgets else self.episodes), 0
+        self.episodes += 1
+        self.agents = [agent for agent in self.possible_agents if agent not in self.joins]
         return self.look(), {agent: {} for agent in self.agents}
 
     def look(self) -> dict:
@@ -52,12 +61,13 @@ class ScriptedGame(ParallelEnv):
     def step(self, actions: dict) -> tuple[dict, dict, dict, dict, dict]:
         assert set(actions) == set(self.agents)
         self.clock += 1
-        seen = self.look()
         rewards = {agent: 10.0 * self.possible_agents.index(agent) + self.clock for agent in self.agents}
         dead = {agent: self.deaths.get(agent) == self.clock for agent in self.agents}
         cut_off = {agent: self.clock == self.length and not dead[agent] for agent in self.agents}
         infos = {agent: {"events": {"odd_actions": int(actions[agent]) % 2}} for agent in self.agents}
-        self.agents = [agent for agent in self.agents if not dead[agent] and not cut_off[agent]]
+        self.agents += [agent for agent, clock in self.joins.items() if clock == self.clock]
+        seen = self.look()
+        self.agents = [agent for agent in self.agents if not dead.get(agent) and not cut_off.get(agent)]
         return seen, rewards, dead, cut_off, infos
 
     def render(self) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ ENVIRONMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "agents that die": (KNIGHTS, {"spawn_delay": 2, "max_cycles": 150, "max_zombies": 40}),
     "two players": ("classic/rps-v2", {"max_cycles": 6}),
     "by module": ("tests.worlds.small_games:ScriptedGame", {"deaths": {"bob": 2, "cid": 4}, "length": 6}),
+    "agents that join": (ScriptedGame, {"joins": {"ann": 2, "cid": 3}, "deaths": {"bob": 3}}),
     "by callable": (unlike_game, {}),
     "registered, wrapped": ("cleanup", {"wrappers": ["agent_indicator_v0", "frame_stack_v1"], "episode_length": 6}),
     "reused": ("mpe2.simple_spread_v3", {"max_cycles": 6, "reuse": True}),
@@ -91,7 +92,7 @@ def test_plays_what_the_environment_plays(name):
             playing[game] = make_one()
             observations, _ = playing[game].reset(seed=int(world.get_state()["episode_seeds"][game]))
             np.testing.assert_array_equal(shown[game], all_as_shown(world, observations))
-            assert world.alive[game].all()
+            assert world.alive[game].tolist() == [agent in playing[game].agents for agent in world.possible_agents]
         actions = random_actions(world, rng)
         step = world.step(actions)
         for game, single in dict(playing).items():
@@ -104,7 +105,7 @@ def test_plays_what_the_environment_plays(name):
             assert step.events.keys() == wanted.events.keys()
             for event, counts in wanted.events.items():
                 np.testing.assert_array_equal(step.events[event][game], counts)
-            died += 0 < len(single.agents) < len(acting)
+            died += bool(single.agents and set(acting) - set(single.agents))
             if not single.agents:
                 del playing[game]
                 ended += 1
@@ -112,7 +113,7 @@ def test_plays_what_the_environment_plays(name):
         assert (step.final_observations is None) == (not (step.terminated | step.truncated).any())
         shown = step.observations
     assert ended >= 2
-    assert (died > 0) == (name in ("agents that die", "by module"))
+    assert (died > 0) == (name in ("agents that die", "by module", "agents that join"))
 
 
 def test_agrees_with_supersuits_vectorisation_where_that_works():
@@ -186,9 +187,16 @@ def test_a_state_is_not_changed_by_going_on():
     kept = {name: values.copy() for name, values in state.items()}
     world.set_state(state)
     for _ in range(7):
-        world.step(np.zeros((1, 3), int))
+        world.step(np.ones((1, 3), int))
     for name, values in kept.items():
         np.testing.assert_array_equal(state[name], values)
+
+
+def test_what_an_environment_keeps_from_earlier_episodes_shows_only_if_it_is_reused():
+    for reuse in (False, True):
+        world = PettingZooWorld(ScriptedGame, num_games=1, reuse=reuse, forgets=False)
+        first, again = world.reset(seed=1), world.reset(seed=1)
+        assert (first == again).all() == (not reuse)
 
 
 def test_environments_that_do_not_keep_to_their_seed_are_named(caplog):
