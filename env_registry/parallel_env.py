@@ -139,8 +139,9 @@ def parallel_env(
     """One game as a PettingZoo parallel environment.
 
     Args:
-        env: a registered world's name; or a PettingZoo environment: its module ("mpe2.simple_spread_v3"),
-            "package.module:callable", or a callable that makes one.
+        env: a registered world's name; or a PettingZoo environment: its module ("mpe2.simple_spread_v3"), its name in
+            PettingZoo's registry ("butterfly/knights_archers_zombies-v11"), "package.module:callable", or a callable
+            that makes one.
         wrappers: SuperSuit wrappers, the first one innermost: names, `{name: {argument: value}}`, or functions.
         render_mode: None, "rgb_array", or another mode that the environment has.
         env_config: the world's parameters, or the keyword arguments of a PettingZoo environment.

@@ -65,7 +65,8 @@ def make(
 
     Args:
         env: a registered world's name; a world or PettingZoo environment as "package.module:callable" or as the
-            callable itself; or a PettingZoo environment's module ("mpe2.simple_spread_v3").
+            callable itself; or a PettingZoo environment's module ("mpe2.simple_spread_v3") or name in PettingZoo's
+            registry ("butterfly/knights_archers_zombies-v11").
         num_games: B >= 1.
         wrappers: SuperSuit wrappers (see `parallel_env`). They work on one game at a time, in Python: a world that is
             compiled for many games loses most of its speed.

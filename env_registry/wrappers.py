@@ -47,11 +47,11 @@ class BlackDeath(BaseParallelWrapper[str, Any, Any]):
         self, actions: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         agents = list(self.agents)
-        observations, rewards, _, truncations, infos = self.env.step(
+        observations, rewards, terminations, truncations, infos = self.env.step(
             {agent: actions[agent] for agent in self.env.agents}
         )
         over = not self.env.agents
-        cut_off = over and any(truncations.values())
+        cut_off = over and any(truncations[agent] and not terminations[agent] for agent in truncations)
         if over:
             self.agents = []
         return (
