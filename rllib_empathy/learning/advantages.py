@@ -41,8 +41,8 @@ def generalized_advantages(
         `[T, B, N]`.
     """
     errors = rewards + gamma * next_values(joint, values, tail_values) - values
-    errors = errors * joint.alive
-    goes_on = joint.survives & ~(joint.terminated | joint.truncated).unsqueeze(-1)
+    errors = torch.where(joint.alive, errors, 0.0)
+    goes_on = joint.alive & joint.survives & ~(joint.terminated | joint.truncated).unsqueeze(-1)
     decay = gamma * lambda_ * goes_on
     advantages = torch.empty_like(errors)
     advantage = torch.zeros_like(errors[0])
