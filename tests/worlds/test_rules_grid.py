@@ -43,7 +43,7 @@ def _free_cells(board: Any, first: int, last: int, taken: int, num_free: int, st
 @pytest.mark.parametrize("size", [1, 4, 7, 8, 9, 15, 16, 17, 25, 31, 32, 33, 49, 121])
 def test_unpacking_is_a_shift_and_touches_nothing_else(size: int, dtype: type) -> None:
     bits = np.iinfo(dtype).bits
-    numbers = np.random.default_rng(size).integers(2**bits, size=size).astype(dtype)
+    numbers: NDArray[Any] = np.random.default_rng(size).integers(2**bits, size=size).astype(dtype)
     for bit in range(bits):
         out = np.full(size + 5, 7, np.uint8)
         _unpack(numbers, bit, out, 3)
