@@ -78,8 +78,8 @@ def group_modules(
 def trajectory_values(group: LearningGroup, joint: JointTrajectory) -> tuple[Tensor, Tensor]:
     """Values of all rows `[G, T, M]` and of the tails `[G, K, n]`, for a group's modules."""
     module = group.modules[0]
-    parameters = module.stacked(group.modules)
     observations = group.gather(joint.observations)
+    parameters = module.stacked(group.modules, observations.shape[1] * observations.shape[2])
     tails = group.gather(joint.tail_observations.unsqueeze(0))[:, 0]  # [G, n * K, ...]
     modules, per_module = group.agents.shape
     if not module.is_stateful():
@@ -113,10 +113,8 @@ def _in_pieces(module: ActorCriticModule, parameters: Parameters, observations: 
     return torch.cat([evaluate(module.architecture, parameters, p.unsqueeze(1)).values[:, 0] for p in pieces], 1)
 
 
-def group_batch(
-    group: LearningGroup, joint: JointTrajectory, values: Tensor, advantages: Tensor, returns: Tensor
-) -> Minibatch:
-    """All that a group learns from; `values`, `advantages` and `returns` are `[T, B, N]`."""
+def group_batch(group: LearningGroup, joint: JointTrajectory, advantages: Tensor, returns: Tensor) -> Minibatch:
+    """All that a group learns from; `advantages` and `returns` are `[T, B, N]`."""
     alive = group.gather(joint.alive)
     advantages = group.gather(advantages)
     normalize = torch.tensor([kind.options.normalize_advantages for kind in group.kinds], device=alive.device)
@@ -127,7 +125,6 @@ def group_batch(
         log_probs=group.gather(joint.log_probs),
         advantages=advantages,
         returns=group.gather(returns),
-        values=group.gather(values),
         alive=alive,
         starts=group.starts(joint),
         state=group.state(joint),

@@ -159,9 +159,9 @@ class EmpathyLearner(TorchLearner):
 
         plans = []
         for group in groups:
-            batch = group_batch(group, joint, values, advantages, advantages + values)
-            quality = explained_variance(batch.values, batch.returns, batch.alive)
+            quality = explained_variance(*map(group.gather, (values, advantages + values, joint.alive)))
             self._log(group, {"vf_explained_var": quality})
+            batch = group_batch(group, joint, advantages, advantages + values)
             plans.append((group, minibatches(group, batch, steps * games, self._generator)))
         sums: dict[int, dict[str, Tensor]] = defaultdict(dict)
         counts: dict[int, int] = defaultdict(int)

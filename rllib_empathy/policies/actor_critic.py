@@ -21,6 +21,7 @@ from rllib_empathy.policies.networks import (
     Evaluation,
     NetworkOptions,
     Parameters,
+    Prepared,
     State,
     evaluate,
     initial_state,
@@ -84,8 +85,8 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         return (type(self), self.architecture)
 
     @classmethod
-    def stacked(cls, modules: Sequence[ActorCriticModule]) -> Parameters:
-        return prepare(modules[0].architecture, stack_parameters([module.actor_critic for module in modules]))
+    def stacked(cls, modules: Sequence[ActorCriticModule], rows: int) -> Prepared:
+        return prepare(modules[0].architecture, stack_parameters([module.actor_critic for module in modules]), rows)
 
     @classmethod
     def act(
@@ -130,7 +131,8 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     def _evaluate(self, observations: Tensor, state: State | None = None) -> Evaluation:
         state = {name: value.unsqueeze(0) for name, value in (state or {}).items()}
-        return evaluate(self.architecture, self.stacked([self]), observations.unsqueeze(0), state)
+        rows = observations.shape[0] * observations.shape[1]
+        return evaluate(self.architecture, self.stacked([self], rows), observations.unsqueeze(0), state)
 
 
 class Minibatch(NamedTuple):
@@ -141,7 +143,6 @@ class Minibatch(NamedTuple):
     log_probs: Tensor  # [G, T, M] under the policy that acted
     advantages: Tensor  # [G, T, M]
     returns: Tensor  # [G, T, M] targets of the value
-    values: Tensor  # [G, T, M] before the update
     alive: Tensor  # [G, T, M]
     starts: Tensor  # [G, T, M]
     state: State  # before the first step
@@ -187,9 +188,9 @@ class ActorCriticKind(AgentKind):
         cls, kinds: Sequence[Any], modules: Sequence[ActorCriticModule], batch: Minibatch, env_steps: int
     ) -> tuple[Tensor, Statistics]:
         """The loss `[G]` of each agent of a group, a mean over the rows in which it is alive, and its parts."""
-        answer = evaluate(
-            modules[0].architecture, modules[0].stacked(modules), batch.observations, batch.state, batch.starts
-        )
+        rows = batch.actions.shape[1] * batch.actions.shape[2]
+        parameters = modules[0].stacked(modules, rows)
+        answer = evaluate(modules[0].architecture, parameters, batch.observations, batch.state, batch.starts)
         log_policy = torch.log_softmax(answer.logits, -1)
         log_probs = log_policy.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
         weight = batch.alive / batch.alive.sum((1, 2), keepdim=True).clamp(min=1)

@@ -53,7 +53,7 @@ class AgentModule(TorchRLModule, ABC):
 
         Args:
             modules: the G agents' modules.
-            parameters: `cls.stacked(modules)`.
+            parameters: `cls.stacked(modules, M)`.
             observations: `[G, M, *observation_shape]`.
             state: name -> `[G, M, size]`; rows of games that just began are zero.
             generator: the source of all chance.
@@ -61,8 +61,8 @@ class AgentModule(TorchRLModule, ABC):
         """
 
     @classmethod
-    def stacked(cls, modules: Sequence[Any]) -> Parameters:
-        """Parameters of a group in the form that `act` wants; computed once for many steps."""
+    def stacked(cls, modules: Sequence[Any], rows: int) -> Parameters:
+        """Parameters of a group in the form that `act` wants for this many rows; computed once for many steps."""
         return {}
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

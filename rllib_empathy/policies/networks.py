@@ -2,7 +2,7 @@
 
 Agents usually own separate networks of one architecture. Looping over them wastes most of the time on calling small kernels;
 here the parameters of G agents are stacked along a leading axis and every layer is one batched matrix product. A convolution
-over a small window is a product with a matrix too (`convolution_matrix`), which on a CPU beats a grouped convolution by far.
+over a small window is a product with a matrix too (`convolution_matrix`), which for few rows beats a convolution per agent.
 
 Shapes: G agents, T steps, M rows (games), A actions.
 """
@@ -23,8 +23,14 @@ from torch.nn import functional
 from env_registry.parameters import Settings
 import itertools
 
+ALWAYS_AS_MATRIX = 9
+"""Cells of a window up to which a convolution's matrix has (nearly) no zeros: it is always used."""
+
 LARGEST_WINDOW_AS_MATRIX = 49
-"""Cells of a window up to which a convolution is one matrix product; beyond, its zeros cost more than they save."""
+"""Cells of a window up to which the matrix, zeros and all, beats one convolution per agent for few rows ..."""
+
+MOST_ROWS_AS_MATRIX = 256
+"""... namely up to this many (measured: benchmarks, "convolutions")."""
 
 State = dict[str, Tensor]
 """Recurrent state, name -> [G, M, size]; empty without memory."""
@@ -164,8 +170,8 @@ def evaluate(
     x = observations.reshape(agents, steps * rows, -1).to(torch.float32)
     if architecture.scale != 1.0:
         x = x * architecture.scale
-    if architecture.convolutions and "convolutions.0.matrix" not in parameters:
-        parameters = prepare(architecture, parameters)
+    if not isinstance(parameters, Prepared):
+        parameters = prepare(architecture, parameters, steps * rows)
     for index in range(len(architecture.convolutions)):
         x = torch.relu(_convolve(architecture, parameters, index, x))
     for index in range(len(architecture.options.hidden)):
@@ -174,9 +180,8 @@ def evaluate(
     if architecture.options.memory != "none":
         x, state = _remember(architecture, parameters, x.reshape(agents, steps, rows, -1), state, starts)
         x = x.reshape(agents, steps * rows, -1)
-    logits = linear(x, parameters["policy.weight"], parameters["policy.bias"])
-    values = linear(x, parameters["value.weight"], parameters["value.bias"])
-    return Evaluation(logits.reshape(agents, steps, rows, -1), values.reshape(agents, steps, rows), state)
+    heads = linear(x, parameters["heads.weight"], parameters["heads.bias"]).reshape(agents, steps, rows, -1)
+    return Evaluation(heads[..., :-1], heads[..., -1], state)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -221,12 +226,19 @@ def _placement(height: int, width: int, padding: str) -> Tensor:
     return torch.from_numpy(placement)
 
 
-def prepare(architecture: Architecture, parameters: Parameters) -> Parameters:
-    """Adds the matrices of the convolutions to stacked parameters; worth calling once where many evaluations follow."""
-    prepared = dict(parameters)
+class Prepared(dict[str, Tensor]):
+    """Stacked parameters with what `evaluate` derives from them: matrices of convolutions, both heads as one layer."""
+
+
+def prepare(architecture: Architecture, parameters: Parameters, rows: int) -> Prepared:
+    """Readies stacked parameters for evaluations of about `rows` rows; worth calling once where many of them follow."""
+    prepared = Prepared(parameters)
+    for name in ("weight", "bias"):
+        prepared[f"heads.{name}"] = torch.cat([parameters[f"policy.{name}"], parameters[f"value.{name}"]], 1)
+    largest = LARGEST_WINDOW_AS_MATRIX if rows <= MOST_ROWS_AS_MATRIX else ALWAYS_AS_MATRIX
     for index, (_, _, height, width) in enumerate(architecture.convolutions):
         weight, bias = parameters[f"convolutions.{index}.weight"], parameters[f"convolutions.{index}.bias"]
-        if height * width <= LARGEST_WINDOW_AS_MATRIX:
+        if height * width <= largest:
             matrix = convolution_matrix(weight, height, width, architecture.options.padding)
             prepared[f"convolutions.{index}.matrix"] = matrix
             cells = matrix.shape[2] // weight.shape[1]

@@ -103,7 +103,7 @@ class _Group:
         log_probs: NDArray[np.float32],
     ) -> None:
         if self.parameters is None:
-            self.parameters = self.modules[0].stacked(self.modules)
+            self.parameters = self.modules[0].stacked(self.modules, self.agents.shape[1] * self.num_games)
         if self.state:
             going = (~starts).repeat(self.agents.shape[1]).unsqueeze(-1)
             self.state = {name: value * going for name, value in self.state.items()}

@@ -294,11 +294,14 @@ class JointEnvRunner(EnvRunner, Checkpointable):
 
     def _restarted(self) -> bool:
         """Whether this process replaces one that died: it must not play the same games again."""
-        if not self.worker_index:
+        if not self.worker_index or not ray.is_initialized():  # asking would start Ray
+            return False
+        context = ray.get_runtime_context()
+        if context.get_actor_id() is None:
             return False
         with warnings.catch_warnings():  # Ray's property warns of a deprecation inside itself.
             warnings.simplefilter("ignore", DeprecationWarning)
-            return ray.get_runtime_context().was_current_actor_reconstructed
+            return context.was_current_actor_reconstructed
 
 
 _ROWS = (

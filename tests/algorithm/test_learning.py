@@ -1,0 +1,40 @@
+"""Agents learn what is known to be there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rllib_empathy.learning.config import EmpathyConfig
+
+DRIFTS = {"num_agents": 2, "height": 3, "width": 3, "drifts": 2, "removal_cost": 0.0, "episode_length": 20}
+OPTIMUM = 2 * 2 * 6.0
+
+
+def course(kind: str, world: str, seed: int, iterations: int, games: int, steps: int, env_config=None, **options):
+    """Mean group return of the last tenth of a training."""
+    config = (
+        EmpathyConfig()
+        .environment(world, env_config=env_config or {})
+        .population(kind)
+        .env_runners(num_envs_per_env_runner=games, rollout_fragment_length=steps)
+        .training(lr=3e-3, network={"hidden": (32,)}, **options)
+        .debugging(seed=seed, log_level="ERROR")
+    )
+    algorithm = config.build_algo()
+    returns = [algorithm.train()["env_runners"].get("episode_return_mean", np.nan) for _ in range(iterations)]
+    algorithm.stop()
+    return np.nanmean(returns[-iterations // 10 :])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("kind", "iterations"), [("ppo", 120), ("a2c", 450)])
+def test_small_game_is_solved(ray_local, kind, iterations, seed):
+    """Two drifts on nine cells: removing both is worth 24 to the group; random agents remove about one."""
+    assert course(kind, "snowdrift", seed, iterations, 64, 20, DRIFTS, entropy_coeff=0.003) > 0.95 * OPTIMUM
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a2c_ends_in_mutual_defection(ray_local, seed):
+    """Of the 200 that two cooperators earn in LASE's iterated prisoner's dilemma, A2C agents forgo nearly all."""
+    assert course("a2c", "iterated_prisoners_dilemma", seed, 150, 32, 50, gamma=0.99) < 10

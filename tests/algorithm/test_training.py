@@ -1,0 +1,106 @@
+"""Whole algorithms: training, evaluation, checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from env_registry import WORLDS
+from rllib_empathy.learning.algorithm import Empathy
+from rllib_empathy.policies import KINDS
+from tests.algorithm.common import small_config, weights
+
+POPULATIONS = {
+    "separate": "ppo",
+    "mixed": [{"kind": "ppo", "count": 2, "lr": 0.01}, "a2c", "random"],
+    "shared, gru": [{"kind": "a2c", "count": 4, "shared": True, "network": {"memory": "gru", "memory_size": 8}}],
+    "lstm": [{"kind": "ppo", "count": 4, "network": {"memory": "lstm", "memory_size": 8}}],
+}
+
+
+@pytest.mark.parametrize("population", POPULATIONS.values(), ids=POPULATIONS)
+def test_resuming_continues_bit_equal(ray_local, tmp_path, population):
+    original = small_config(population=population).build_algo()
+    for _ in range(2):
+        original.train()
+    before = weights(original)
+    original.save_to_path(tmp_path)
+    expected = [original.train() for _ in range(2)][-1]
+    restored = Empathy.from_checkpoint(tmp_path)
+    result = [restored.train() for _ in range(2)][-1]
+    np.testing.assert_array_equal(weights(restored), weights(original))
+    assert np.abs(weights(restored) - before).max() > 0
+    for key in ("num_env_steps_sampled_lifetime", "num_episodes_lifetime", "episode_return_mean", "events_mean"):
+        assert result["env_runners"][key] == expected["env_runners"][key]
+    assert result["training_iteration"] == expected["training_iteration"]
+    original.stop()
+    restored.stop()
+
+
+def test_going_back_to_a_checkpoint_goes_back(ray_local, tmp_path):
+    algorithm = small_config().build_algo()
+    algorithm.train()
+    algorithm.save_to_path(tmp_path)
+    first = weights(algorithm)
+    algorithm.train()
+    second = weights(algorithm)
+    algorithm.restore_from_path(tmp_path)
+    np.testing.assert_array_equal(weights(algorithm), first)
+    algorithm.train()
+    np.testing.assert_array_equal(weights(algorithm), second)
+    algorithm.stop()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.learns])
+def test_every_learning_kind_trains_in_every_world(ray_local, world, kind):
+    algorithm = small_config(world, kind).build_algo()
+    before = weights(algorithm)
+    for _ in range(2):
+        result = algorithm.train()
+    learned = result["learners"]
+    agents = [mid for mid in learned if mid != "__all_modules__"]
+    assert len(agents) == algorithm.env_runner.world.num_agents
+    for mid in agents:
+        assert all(np.isfinite(learned[mid][name]) for name in ("policy_loss", "vf_loss", "entropy", "mean_kl"))
+        assert learned[mid]["extrinsic_reward_mean"] == learned[mid]["reshaped_reward_mean"]
+    assert np.abs(weights(algorithm) - before).max() > 0
+    algorithm.stop()
+
+
+def test_evaluation_plays_whole_episodes_and_learns_nothing(ray_local):
+    config = small_config("snowdrift").evaluation(
+        evaluation_interval=1, evaluation_duration=10, evaluation_duration_unit="episodes"
+    )
+    algorithm = config.build_algo()
+    evaluated = algorithm.train()["evaluation"]["env_runners"]
+    before = weights(algorithm)
+    assert evaluated["num_episodes"] >= 10
+    assert np.isfinite(evaluated["episode_return_mean"])
+    again = algorithm.evaluate()["env_runners"]
+    assert again["num_episodes"] >= 10
+    np.testing.assert_array_equal(weights(algorithm), before)
+    algorithm.stop()
+
+
+def test_lr_and_entropy_follow_their_schedules(ray_local):
+    config = small_config().training(lr=((0, 0.01), (320, 0.0)), entropy_coeff=((0, 0.1), (320, 0.0)))
+    algorithm = config.build_algo()
+    rates = [algorithm.train()["learners"]["ppo_0"]["default_optimizer_learning_rate"] for _ in range(3)]
+    assert rates[0] == pytest.approx(0.005)
+    assert rates[1:] == [0.0, 0.0]
+    before = weights(algorithm)
+    algorithm.train()
+    np.testing.assert_array_equal(weights(algorithm), before)
+    algorithm.stop()
+
+
+def test_only_the_policies_to_train_are_trained(ray_local):
+    config = small_config().multi_agent(policies_to_train=["ppo_1"])
+    algorithm = config.build_algo()
+    before = {mid: algorithm.get_module(mid).get_state() for mid in ("ppo_0", "ppo_1")}
+    algorithm.train()
+    for mid, trained in (("ppo_0", False), ("ppo_1", True)):
+        after = algorithm.get_module(mid).get_state()
+        assert any(np.abs(after[name] - before[mid][name]).max() > 0 for name in after) == trained
+    algorithm.stop()
