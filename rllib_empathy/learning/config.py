@@ -94,9 +94,12 @@ class EmpathyConfig(AlgorithmConfig):
         return Population.of(self.population_spec, self._world_facts().num_agents, self.agent_defaults)
 
     def module_spaces(self) -> dict[str, tuple[Any, Any]]:
-        """Observation and action space of each module id."""
+        """Observation and action space of each module id.
+
+        Observations have one form for all agents, the trajectory's; actions are the agent's own.
+        """
         facts = self._world_facts()
-        of_agent = list(zip(facts.observation_spaces, facts.action_spaces, strict=True))
+        of_agent = [(facts.observation_space, actions) for actions in facts.action_spaces]
         of_module = {member.module_id: of_agent[member.agents[0]] for member in self.resolved_population().members}
         return {INPUT_ENV_SPACES: of_agent[0], **of_module}
 
@@ -137,6 +140,9 @@ class EmpathyConfig(AlgorithmConfig):
         if self.env is None:
             raise SettingError(f"No world is set: call .environment(NAME). Known: {', '.join(env_registry.WORLDS)}.")
         population = self.resolved_population()
+        spaces = self.module_spaces()
+        for member in population.members:
+            member.kind.check_spaces(*spaces[member.module_id], member.options)
         learners = max(1, self.num_learners)
         if self.num_envs_per_env_runner % learners:
             raise SettingError(
@@ -176,7 +182,7 @@ class EmpathyConfig(AlgorithmConfig):
             agents = world.num_agents
             _FACTS[key] = WorldFacts(
                 agents,
-                getattr(world, "observation_spaces", (world.observation_space,) * agents),
+                world.observation_space,
                 getattr(world, "action_spaces", (world.action_space,) * agents),
             )
         return _FACTS[key]
@@ -186,7 +192,7 @@ class WorldFacts(NamedTuple):
     """What networks need to know of a world."""
 
     num_agents: int
-    observation_spaces: Sequence[Any]
+    observation_space: Any
     action_spaces: Sequence[Any]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from env_registry.parameters import Settings
+from env_registry.parameters import SettingError, Settings
 import itertools
 
 ALWAYS_AS_MATRIX = 9
@@ -38,17 +38,20 @@ State = dict[str, Tensor]
 Parameters = Mapping[str, Tensor]
 """Name -> stacked parameters [G, ...]."""
 
+Width = Annotated[int, Field(ge=1)]
+"""Of a layer."""
+
 
 class NetworkOptions(Settings):
     """Sizes of an agent's acting network; the defaults are LASE's."""
 
-    conv_filters: tuple[int, ...] = Field((16, 32), description="3x3 convolutions, if observations are grids")
+    conv_filters: tuple[Width, ...] = Field((16, 32), description="3x3 convolutions, if observations are grids")
     padding: Literal["auto", "none", "zeros", "circular"] = Field(
         "auto", description="of the convolutions; auto: none where the window is large enough, else zeros"
     )
-    hidden: tuple[int, ...] = Field((128,), description="widths of the fully connected ReLU layers")
+    hidden: tuple[Width, ...] = Field((128,), description="widths of the fully connected ReLU layers")
     memory: Literal["none", "lstm", "gru"] = Field("none", description="recurrent layer after them")
-    memory_size: int = Field(128, ge=1, description="width of the recurrent layer")
+    memory_size: Width = Field(128, description="width of the recurrent layer")
 
 
 class Architecture(NamedTuple):
@@ -66,7 +69,7 @@ class Architecture(NamedTuple):
         """The architecture for observations of this shape that reach up to `high`.
 
         Raises:
-            ValueError: convolutions without padding shrink the window to nothing.
+            SettingError: convolutions without padding shrink the window to nothing.
         """
         shape = tuple(observation_shape)
         if len(shape) == 3:
@@ -75,7 +78,7 @@ class Architecture(NamedTuple):
             if options.padding == "auto":
                 options = options.model_copy(update={"padding": "none" if fits else "zeros"})
             elif options.padding == "none" and not fits:
-                raise ValueError(
+                raise SettingError(
                     f"{len(options.conv_filters)} convolutions without padding need windows larger than {margin} cells, "
                     f"observations are {shape[1]} x {shape[2]}. Use padding 'zeros' or 'circular', or fewer conv_filters."
                 )
