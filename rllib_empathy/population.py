@@ -55,6 +55,11 @@ class Population:
             SettingError: an unknown kind or option, an impossible value, or a number of seats that the world has not.
         """
         entries = [{"kind": spec, "count": num_agents}] if isinstance(spec, str) else spec
+        if not isinstance(entries, Sequence) or not all(isinstance(entry, str | Mapping) for entry in entries):
+            raise SettingError(
+                f"The population is {spec!r}; needed is the name of a kind for all seats, or a list of names and of entries "
+                "{kind, count, shared, name, **options}."
+            )
         members: list[Member] = []
         seat = 0
         for number, raw in enumerate(entries):

@@ -57,7 +57,7 @@ class EmpathyConfig(AlgorithmConfig):
             population: the name of a kind for all seats, or a list with one kind's name per seat or entries
                 `{kind, count, shared, name, **options}`. Seats are filled in the order of the list.
         """
-        self.population_spec = population if isinstance(population, str) else list(population)
+        self.population_spec = population
         return self
 
     def training(self, **options: Any) -> EmpathyConfig:

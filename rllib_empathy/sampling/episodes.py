@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +52,16 @@ class EpisodeTotals:
         for totals in (self.returns, self.lengths, *self.events.values()):
             totals[games] = 0
 
-    def get_state(self) -> dict[str, NDArray]:
+    def get_state(self) -> dict[str, Any]:
         """Everything, for a checkpoint."""
         return {
             "returns": self.returns.copy(),
             "lengths": self.lengths.copy(),
-            **{n: e.copy() for n, e in self.events.items()},
+            "events": {name: totals.copy() for name, totals in self.events.items()},
         }
 
-    def set_state(self, state: dict[str, NDArray]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Continues from `get_state`'s answer."""
         self.returns[...], self.lengths[...] = state["returns"], state["lengths"]
         for name, totals in self.events.items():
-            totals[...] = state[name]
+            totals[...] = state["events"][name]
