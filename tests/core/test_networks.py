@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,26 +27,24 @@ from rllib_empathy.policies.networks import (
 
 few = settings(max_examples=20, deadline=None)
 SIZES = st.integers(1, 6)
-MODES = {"none": None, "zeros": "constant", "circular": "circular"}
+MODES: dict[str, str | None] = {"none": None, "zeros": "constant", "circular": "circular"}
 ACTIONS = 4
 GRID, VECTOR = (3, 5, 6), (7,)
 WINDOWS = [(2, 3, 3), (3, 5, 5), (2, 5, 8), (1, 8, 8)]  # of 9, 25, 40 and 64 cells: by a matrix, and not
+MEMORIES = ("none", "lstm", "gru")
+LAYERS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+    *((GRID, {"memory": memory, "padding": padding}) for memory, padding in product(MEMORIES, MODES)),
+    *((VECTOR, {"memory": memory, "hidden": hidden}) for memory, hidden in product(MEMORIES, ((), (8,), (6, 9)))),
+    *((window, {"conv_filters": filters}) for window, filters in product(WINDOWS, ((), (4,), (5, 3)))),
+    ((1, 1, 1), {"padding": "circular", "conv_filters": (2,)}),
+    ((), {"hidden": (3,)}),
+]
 ARCHITECTURES = [
-    pytest.param(shape, dict(options), id=f"{shape}-" + "-".join(str(value) for value in options.values()))
-    for shape, options in [
-        *(
-            (GRID, {"memory": m, "padding": p})
-            for m, p in product(("none", "lstm", "gru"), ("none", "zeros", "circular"))
-        ),
-        *((VECTOR, {"memory": m, "hidden": h}) for m, h in product(("none", "lstm", "gru"), ((), (8,), (6, 9)))),
-        *((window, {"conv_filters": f}) for window, f in product(WINDOWS, ((), (4,), (5, 3)))),
-        ((1, 1, 1), {"padding": "circular", "conv_filters": (2,)}),
-        ((), {"hidden": (3,)}),
-    ]
+    pytest.param(shape, options, id=f"{shape} {' '.join(map(str, options.values()))}") for shape, options in LAYERS
 ]
 
 
-def architecture_of(shape: tuple[int, ...], high: float = 255.0, **options: object) -> Architecture:
+def architecture_of(shape: tuple[int, ...], high: float = 255.0, **options: Any) -> Architecture:
     return Architecture.of(shape, high, ACTIONS, NetworkOptions(**{"hidden": (8,), "memory_size": 5, **options}))
 
 
@@ -73,6 +72,11 @@ def random_state(architecture: Architecture, agents: int, rows: int) -> dict[str
     return {name: torch.randn(value.shape, generator=generator) for name, value in zeros.items()}
 
 
+def padded(windows: Tensor, padding: str) -> Tensor:
+    mode = MODES[padding]
+    return windows if mode is None else functional.pad(windows, (1, 1, 1, 1), mode)
+
+
 def one_row(
     network: ActorCritic, architecture: Architecture, observation: Tensor, state: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -81,8 +85,7 @@ def one_row(
     if architecture.convolutions:
         x = x.unsqueeze(0)
         for layer in network.convolutions:
-            mode = MODES[architecture.options.padding]
-            x = torch.relu(layer(x if mode is None else functional.pad(x, (1, 1, 1, 1), mode)))
+            x = torch.relu(layer(padded(x, architecture.options.padding)))
     x = x.reshape(1, -1)
     for layer in network.linears:
         x = torch.relu(layer(x))
@@ -252,8 +255,7 @@ def test_convolution_matrix_is_the_convolution(agents, filters, channels, height
     matrix = convolution_matrix(weight, height, width, padding)
     outputs = x.flatten(2) @ matrix
     for agent in range(agents):
-        padded = x[agent] if MODES[padding] is None else functional.pad(x[agent], (1, 1, 1, 1), MODES[padding])
-        expected = functional.conv2d(padded, weight[agent]).flatten(1)
+        expected = functional.conv2d(padded(x[agent], padding), weight[agent]).flatten(1)
         torch.testing.assert_close(outputs[agent], expected, atol=1e-4, rtol=1e-4)
 
 
