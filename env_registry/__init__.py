@@ -1,6 +1,9 @@
 """Worlds in which agents have to live with each other, stepped many games at once as arrays."""
 
+from pathlib import Path
+
 from env_registry.game import Game, GameParameters, Step, World
+from env_registry.kernel_cache import forget_stale_kernels
 from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
 from env_registry.registry import WORLDS, make, register, register_all
@@ -17,3 +20,5 @@ __all__ = [
     "register",
     "register_all",
 ]
+
+forget_stale_kernels(Path(__file__).parent)

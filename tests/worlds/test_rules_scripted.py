@@ -72,6 +72,9 @@ def test_walks_to_the_nearest_vertical_first_and_acts(name: str, kind: str, thin
     two = window(world, **{thing: (-1, 2)})
     two |= window(world, **{thing: (1, 1)})
     assert actions(world, name, kind, two) == {DOWN}
+    for places, move in ((((-1, 1), (0, 2)), UP), (((1, 0), (0, 1)), RIGHT), (((0, -1), (0, 1)), LEFT)):
+        equal = window(world, **{thing: places[0]}) | window(world, **{thing: places[1]})
+        assert actions(world, name, kind, equal) == {move}, "the topmost, then leftmost"
 
 
 @pytest.mark.parametrize(("kind", "towards", "edge"), [("cooperator", UP, -2), ("defector", DOWN, 2)])
