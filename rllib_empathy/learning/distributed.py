@@ -36,9 +36,10 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
             parameter.grad = piece.view_as(parameter)
 
 
-def total(x: Tensor) -> Tensor:
-    """The sum of `x` over Learners."""
+def average(x: Tensor) -> Tensor:
+    """The mean of `x` over Learners; they hold equal shares of a batch."""
     if world_size() > 1:
         x = x.clone()
         distributed.all_reduce(x)
+        x /= world_size()
     return x

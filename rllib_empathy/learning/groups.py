@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rllib_empathy.joint import JointTrajectory
-from rllib_empathy.learning.distributed import total
+from rllib_empathy.learning.distributed import average
 from rllib_empathy.policies.actor_critic import ActorCriticKind, ActorCriticModule, Minibatch
 from rllib_empathy.policies.networks import Parameters, State, evaluate
 
@@ -75,10 +75,9 @@ def group_modules(
 
 
 @torch.no_grad()
-def trajectory_values(group: LearningGroup, joint: JointTrajectory) -> tuple[Tensor, Tensor]:
-    """Values of all rows `[G, T, M]` and of the tails `[G, K, n]`, for a group's modules."""
+def trajectory_values(group: LearningGroup, joint: JointTrajectory, observations: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of all rows `[G, T, M]` and of the tails `[G, K, n]`, for a group's modules; `observations` are gathered."""
     module = group.modules[0]
-    observations = group.gather(joint.observations)
     parameters = module.stacked(group.modules, observations.shape[1] * observations.shape[2])
     tails = group.gather(joint.tail_observations.unsqueeze(0))[:, 0]  # [G, n * K, ...]
     modules, per_module = group.agents.shape
@@ -87,19 +86,22 @@ def trajectory_values(group: LearningGroup, joint: JointTrajectory) -> tuple[Ten
         values = _in_pieces(module, parameters, observations.flatten(1, 2)).reshape(shape)
         return values, _in_pieces(module, parameters, tails).reshape(modules, per_module, -1).transpose(1, 2)
 
-    # With memory, a tail's value needs the state after the step before it: time is cut behind those steps.
+    # With memory, a tail's value needs the state after the step before it: time is cut behind those steps. The last step is
+    # among them but where all games of a share ended earlier.
     games = joint.shape[1]
     tails = tails.reshape(modules, per_module, -1, *tails.shape[2:])
     tail_values = observations.new_zeros((modules, len(joint.tail_steps), per_module), dtype=torch.float32)
     state, starts = group.state(joint), group.starts(joint)
     pieces: list[Tensor] = []
     begin = 0
-    for step in sorted(set(joint.tail_steps.tolist())):
+    for step in sorted({*joint.tail_steps.tolist(), joint.shape[0] - 1}):
         piece = slice(begin, step + 1)
         answer = evaluate(module.architecture, parameters, observations[:, piece], state, starts[:, piece])
         pieces.append(answer.values)
         state, begin = answer.state, step + 1
         here = (joint.tail_steps == step).nonzero().squeeze(1)
+        if not len(here):
+            continue
         rows = torch.arange(per_module, device=here.device).unsqueeze(1) * games + joint.tail_games[here].long()
         after = {name: value[:, rows.flatten()] for name, value in state.items()}
         seen = tails[:, :, here].flatten(1, 2).unsqueeze(1)
@@ -113,25 +115,36 @@ def _in_pieces(module: ActorCriticModule, parameters: Parameters, observations: 
     return torch.cat([evaluate(module.architecture, parameters, p.unsqueeze(1)).values[:, 0] for p in pieces], 1)
 
 
-def group_batch(group: LearningGroup, joint: JointTrajectory, advantages: Tensor, returns: Tensor) -> Minibatch:
-    """All that a group learns from; `advantages` and `returns` are `[T, B, N]`."""
+def group_batch(
+    group: LearningGroup, joint: JointTrajectory, observations: Tensor, advantages: Tensor, returns: Tensor
+) -> Minibatch:
+    """All that a group learns from; `observations` are gathered, `advantages` and `returns` are `[T, B, N]`."""
     alive = group.gather(joint.alive)
     advantages = group.gather(advantages)
     normalize = torch.tensor([kind.options.normalize_advantages for kind in group.kinds], device=alive.device)
     advantages = torch.where(normalize.view(-1, 1, 1), standardized(advantages, alive), advantages)
     batch = Minibatch(
-        observations=group.gather(joint.observations),
+        observations=observations,
         actions=group.gather(joint.actions).long(),
         log_probs=group.gather(joint.log_probs),
         advantages=advantages,
         returns=group.gather(returns),
-        alive=alive,
+        weights=row_weights(alive).float(),
         starts=group.starts(joint),
         state=group.state(joint),
     )
     if group.modules[0].is_stateful():
         return batch
     return batch.each(lambda column: column.flatten(1, 2).unsqueeze(1), state={})
+
+
+def row_weights(alive: Tensor) -> Tensor:
+    """Weights `[G, T, M]`, float64, with which a mean over rows is one over the rows in which the agent is alive.
+
+    Their mean over the whole batch, on all Learners together, is 1: minibatches and shards with few such rows weigh little.
+    """
+    living = average(alive.double().mean((1, 2))).view(-1, 1, 1)
+    return alive / torch.where(living > 0, living, 1.0)
 
 
 def standardized(x: Tensor, mask: Tensor) -> Tensor:
@@ -141,11 +154,10 @@ def standardized(x: Tensor, mask: Tensor) -> Tensor:
         x: `[G, T, M]`.
         mask: `[G, T, M]`, which entries count.
     """
-    count, first = total(torch.stack([mask.sum((1, 2)).double(), (x * mask).sum((1, 2)).double()]))
-    mean = (first / count.clamp(min=1)).view(-1, 1, 1)
-    squares = total((((x - mean) ** 2) * mask).sum((1, 2)).double())
-    deviation = (squares / count.clamp(min=1)).sqrt().clamp(min=1e-8).view(-1, 1, 1)
-    return ((x - mean) / deviation).to(x.dtype)
+    weights = row_weights(mask)
+    mean = average((x * weights).mean((1, 2))).view(-1, 1, 1)
+    variance = average(((x - mean) ** 2 * weights).mean((1, 2))).view(-1, 1, 1)
+    return ((x - mean) / variance.sqrt().clamp(min=1e-8)).to(x.dtype)
 
 
 def minibatches(
@@ -153,7 +165,7 @@ def minibatches(
 ) -> Iterator[Minibatch]:
     """Every minibatch of every epoch, shuffled along rows (whole sequences with memory)."""
     rows = batch.actions.shape[2]
-    count = group.kinds[0].num_minibatches(env_steps)
+    count = min(group.kinds[0].num_minibatches(env_steps), rows)
     for _ in range(group.kinds[0].num_epochs):
         if count == 1:
             yield batch

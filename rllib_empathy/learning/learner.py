@@ -52,6 +52,8 @@ class EmpathyLearner(TorchLearner):
         """Builds modules, kinds and optimisers; all Learners begin with the first one's weights."""
         self._kinds = self.config.resolved_population().kinds()
         super().build()
+        # RLlib's seeding makes torch fill all new memory with NaN, which costs a twentieth of the time and changes no result.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._generator = torch.Generator().manual_seed(self.config.seed or 0)
         broadcast_parameters(all_parameters(list(self._modules().values())))
 
@@ -147,8 +149,9 @@ class EmpathyLearner(TorchLearner):
         values, tail_values = torch.zeros_like(rewards), torch.zeros(len(joint.tail_steps), rewards.shape[2])
         tail_values = tail_values.to(rewards)
         gamma, lambda_, scale = (torch.ones(rewards.shape[2]).to(rewards) for _ in range(3))
-        for group in groups:
-            row_values, last_values = trajectory_values(group, joint)
+        observations = [group.gather(joint.observations) for group in groups]
+        for group, seen in zip(groups, observations, strict=True):
+            row_values, last_values = trajectory_values(group, joint, seen)
             group.scatter(row_values, values)
             group.scatter(last_values.permute(0, 2, 1).flatten(1).unsqueeze(1), tail_values.unsqueeze(0))
             for kind in group.kinds:
@@ -158,10 +161,10 @@ class EmpathyLearner(TorchLearner):
         advantages = generalized_advantages(joint, rewards * scale, values, tail_values, gamma, lambda_)
 
         plans = []
-        for group in groups:
+        for group, seen in zip(groups, observations, strict=True):
             quality = explained_variance(*map(group.gather, (values, advantages + values, joint.alive)))
             self._log(group, {"vf_explained_var": quality})
-            batch = group_batch(group, joint, advantages, advantages + values)
+            batch = group_batch(group, joint, seen, advantages, advantages + values)
             plans.append((group, minibatches(group, batch, steps * games, self._generator)))
         sums: dict[int, dict[str, Tensor]] = defaultdict(dict)
         counts: dict[int, int] = defaultdict(int)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from pydantic import Field, field_validator
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
@@ -67,13 +68,22 @@ class ActorCriticOptions(Settings):
         return schedule
 
 
+def architecture_for(observation_space: Box, action_space: Discrete, options: NetworkOptions) -> Architecture:
+    """The architecture that fits the spaces.
+
+    Raises:
+        SettingError: the options do not fit them.
+    """
+    high = float(np.max(observation_space.high))
+    return Architecture.of(observation_space.shape, high, int(action_space.n), options)
+
+
 class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
     """An actor-critic for Box observations and Discrete actions; `model_config["network"]` holds its `NetworkOptions`."""
 
     def setup(self) -> None:
         options = checked(NetworkOptions, self.model_config.get("network"), "network options")
-        high = float(np.max(self.observation_space.high))
-        self.architecture = Architecture.of(self.observation_space.shape, high, int(self.action_space.n), options)
+        self.architecture = architecture_for(self.observation_space, self.action_space, options)
         self.actor_critic = ActorCritic(self.architecture)
 
     def get_non_inference_attributes(self) -> list[str]:
@@ -143,7 +153,7 @@ class Minibatch(NamedTuple):
     log_probs: Tensor  # [G, T, M] under the policy that acted
     advantages: Tensor  # [G, T, M]
     returns: Tensor  # [G, T, M] targets of the value
-    alive: Tensor  # [G, T, M]
+    weights: Tensor  # [G, T, M] of the rows: 0 where the agent is not alive, their mean over the batch is 1
     starts: Tensor  # [G, T, M]
     state: State  # before the first step
 
@@ -159,6 +169,11 @@ class ActorCriticKind(AgentKind):
     Options: ClassVar[type[Settings]] = ActorCriticOptions
     Module: ClassVar[type[AgentModule]] = ActorCriticModule
     options: ActorCriticOptions
+
+    @classmethod
+    def check_spaces(cls, observation_space: Any, action_space: Any, options: ActorCriticOptions) -> None:
+        super().check_spaces(observation_space, action_space, options)
+        architecture_for(observation_space, action_space, options.network)
 
     @classmethod
     def model_config(cls, options: ActorCriticOptions) -> dict[str, Any]:
@@ -187,16 +202,15 @@ class ActorCriticKind(AgentKind):
     def losses(
         cls, kinds: Sequence[Any], modules: Sequence[ActorCriticModule], batch: Minibatch, env_steps: int
     ) -> tuple[Tensor, Statistics]:
-        """The loss `[G]` of each agent of a group, a mean over the rows in which it is alive, and its parts."""
+        """The loss `[G]` of each agent of a group, a weighted mean over rows, and its parts."""
         rows = batch.actions.shape[1] * batch.actions.shape[2]
         parameters = modules[0].stacked(modules, rows)
         answer = evaluate(modules[0].architecture, parameters, batch.observations, batch.state, batch.starts)
         log_policy = torch.log_softmax(answer.logits, -1)
         log_probs = log_policy.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-        weight = batch.alive / batch.alive.sum((1, 2), keepdim=True).clamp(min=1)
 
         def mean(x: Tensor) -> Tensor:
-            return (x * weight).sum((1, 2))
+            return (x * batch.weights).mean((1, 2))
 
         policy_loss = mean(cls.policy_loss(kinds, log_probs, batch))
         value_loss = mean(cls.value_loss(kinds, answer.values, batch))

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
-from env_registry.parameters import Settings, checked, unknown_name
+from env_registry.parameters import SettingError, Settings, checked, unknown_name
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.policies.networks import Parameters, State
 
@@ -65,6 +65,22 @@ class AgentModule(TorchRLModule, ABC):
         """Parameters of a group in the form that `act` wants for this many rows; computed once for many steps."""
         return {}
 
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over weights, all or none.
+
+        Raises:
+            ValueError: they are of another network.
+        """
+        for name, own in self.state_dict().items():
+            given = state.get(name)
+            if given is None or tuple(given.shape) != tuple(own.shape):
+                found = "missing" if given is None else f"of shape {tuple(given.shape)}"
+                raise ValueError(
+                    f"These weights do not fit this agent: {name!r} is {found}, needed is {tuple(own.shape)}. They are from "
+                    "another world or another network; use the settings that they were trained with."
+                )
+        super().set_state(state)
+
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """Recurrent state at the start of an episode, name -> `[M, size]`; empty without memory."""
         return {}
@@ -90,6 +106,14 @@ class AgentKind(ABC):
         self.module_id = module_id
         self.options = options
         self.agents = agents
+
+    @classmethod
+    def check_spaces(cls, observation_space: Any, action_space: Any, options: Any) -> None:
+        """Raises SettingError if this kind cannot live with these spaces."""
+        if not isinstance(observation_space, Box):
+            raise SettingError(f"Agents of kind {cls.name!r} need Box observations, the world has {observation_space}.")
+        if not isinstance(action_space, Discrete):
+            raise SettingError(f"Agents of kind {cls.name!r} need Discrete actions, the world has {action_space}.")
 
     @classmethod
     def model_config(cls, options: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Shapes: G agents, T steps, M rows (games), A actions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from env_registry.parameters import SettingError, Settings
-import itertools
 
 ALWAYS_AS_MATRIX = 9
 """Cells of a window up to which a convolution's matrix has (nearly) no zeros: it is always used."""
@@ -183,8 +183,10 @@ def evaluate(
     if architecture.options.memory != "none":
         x, state = _remember(architecture, parameters, x.reshape(agents, steps, rows, -1), state, starts)
         x = x.reshape(agents, steps * rows, -1)
-    heads = linear(x, parameters["heads.weight"], parameters["heads.bias"]).reshape(agents, steps, rows, -1)
-    return Evaluation(heads[..., :-1], heads[..., -1], state)
+    # Weights on the left: a product with so few columns on the right would have a very slow gradient.
+    heads = torch.baddbmm(parameters["heads.bias"].unsqueeze(2), parameters["heads.weight"], x.transpose(1, 2))
+    logits = heads[:, :-1].transpose(1, 2).reshape(agents, steps, rows, -1)
+    return Evaluation(logits.contiguous(), heads[:, -1].reshape(agents, steps, rows), state)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

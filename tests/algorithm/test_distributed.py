@@ -1,0 +1,77 @@
+"""Remote runners and several learners: nothing is lost, counted twice or learned differently."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import ray
+
+from rllib_empathy.learning.algorithm import Empathy
+from tests.algorithm.common import small_config, weights
+
+MIXED = [{"kind": "ppo", "count": 2, "network": {"memory": "lstm", "memory_size": 8}}, "a2c", "random"]
+
+
+def replica_difference(algorithm: Empathy) -> float:
+    """Largest difference between the parameters of two learners."""
+    replicas = [
+        answer.get()
+        for answer in algorithm.learner_group.foreach_learner(
+            lambda learner: np.concatenate(
+                [
+                    p.detach().numpy().ravel()
+                    for mid in sorted(learner.module.keys())
+                    for p in learner.module[mid].parameters()
+                ]
+            )
+        )
+    ]
+    assert len(replicas) == 2
+    return float(np.abs(replicas[0] - replicas[1]).max())
+
+
+def test_two_runners_resume_bit_equal_and_survive_a_kill(ray_local, tmp_path):
+    algorithm = small_config(population=MIXED).env_runners(num_env_runners=2).build_algo()
+    algorithm.train()
+    algorithm.save_to_path(tmp_path)
+    expected = algorithm.train()
+    restored = Empathy.from_checkpoint(tmp_path)
+    result = restored.train()
+    np.testing.assert_array_equal(weights(restored), weights(algorithm))
+    assert result["env_runners"]["num_env_steps_sampled_lifetime"] == 2 * 2 * 8 * 20
+    assert result["env_runners"]["episode_return_mean"] == expected["env_runners"]["episode_return_mean"]
+    restored.stop()
+
+    ray.kill(algorithm.env_runner_group._worker_manager.actors()[1], no_restart=False)
+    steps = expected["env_runners"]["num_env_steps_sampled_lifetime"]
+    healthy, deadline = 1, time.monotonic() + 120
+    while healthy < 2 and time.monotonic() < deadline:
+        result = algorithm.train()
+        sampled = result["env_runners"]["num_env_steps_sampled"]
+        assert sampled in (8 * 20, 2 * 8 * 20)
+        steps += sampled
+        healthy = result["fault_tolerance"]["num_healthy_workers"] if sampled == 2 * 8 * 20 else 1
+    assert healthy == 2
+    assert result["env_runners"]["num_env_steps_sampled_lifetime"] == steps
+    versions = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner._weights_seq_no, local_env_runner=False
+    )
+    assert len(set(versions)) == 1
+    algorithm.stop()
+
+
+@pytest.mark.parametrize("remote", [0, 1])
+def test_two_learners_learn_what_one_does(ray_local, tmp_path, remote):
+    population = ["a2c", "a2c", {"kind": "a2c", "network": {"memory": "gru", "memory_size": 8}}, "random"]
+    config = small_config(population=population, games=16).env_runners(num_env_runners=remote)
+    one, two = config.copy().build_algo(), config.copy().learners(num_learners=2).build_algo()
+    np.testing.assert_array_equal(weights(one), weights(two))
+    for _ in range(3):
+        single, double = one.train(), two.train()
+    assert single["env_runners"]["episode_return_mean"] == double["env_runners"]["episode_return_mean"]
+    np.testing.assert_allclose(weights(two), weights(one), atol=1e-5)
+    assert replica_difference(two) == 0.0
+    one.stop()
+    two.stop()
