@@ -1,0 +1,143 @@
+"""What a person sees in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isnan
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from rllib_empathy.experiments.evaluation import Evaluation, mean_and_interval
+from rllib_empathy.experiments.experiment import Stop
+from rllib_empathy.experiments.metrics_table import Row, labels
+from rllib_empathy.population import Population
+
+SECONDS_BETWEEN_LINES = 10
+"""How often progress is written where the output is no terminal."""
+
+
+class TrainingProgress:
+    """A bar with steps, returns, speed and time left; lines of text where the output is no terminal.
+
+    Args:
+        console: where it is shown.
+        stop: the experiment's stop rule.
+    """
+
+    def __init__(self, console: Console, stop: Stop) -> None:
+        self.console = console
+        self.stop = stop
+        self._bar = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), console=console)
+        self._task = self._bar.add_task("the first batch is being sampled", total=1.0)
+        self._returns: dict[str, float] = {}
+        self._first: tuple[float, float] | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> TrainingProgress:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, row: Row) -> None:
+        """Shows an iteration's metrics."""
+        share = self.stop.progress(row)
+        self._first = self._first or (monotonic(), share)
+        for name, value in row.items():
+            if name.startswith(("group_return", "kind_return/")) and not isnan(value):
+                old = self._returns.get(name, value)
+                self._returns[name] = old + 0.2 * (value - old)
+        text = self._text(row, share)
+        self._bar.update(self._task, completed=share, description=text)
+        if not self.console.is_terminal and (monotonic() - self._last_line >= SECONDS_BETWEEN_LINES or share >= 1):
+            self._last_line = monotonic()
+            self.console.print(text, soft_wrap=True, highlight=False)
+
+    def _text(self, row: Row, share: float) -> str:
+        returns = dict(self._returns)
+        group = returns.pop("group_return", None)
+        kinds = "  ".join(f"{name.partition('/')[2]} {value:.1f}" for name, value in returns.items())
+        parts = [
+            f"{row['env_steps']:,.0f} env steps",
+            f"group return {group:.1f} ({kinds})" if group is not None else "no episode has ended yet",
+            f"{row['steps_per_second']:,.0f} steps/s",
+            f"{_clock(row['seconds'])} spent",
+        ]
+        left = self._seconds_left(share)
+        return " | ".join([*parts, f"{_clock(left)} left"] if left is not None else parts)
+
+    def _seconds_left(self, share: float) -> float | None:
+        assert self._first is not None
+        begun, share_then = self._first
+        if share <= share_then:
+            return None
+        return (monotonic() - begun) * (1 - share) / (share - share_then)
+
+
+def results_table(metrics: Mapping[str, NDArray[np.float64]], population: Population) -> Table:
+    """Returns and events per episode of the group and of each entry, in the first and last tenth of a run."""
+    table = Table(title="Means over episodes", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    for column in ("first tenth", "last tenth"):
+        table.add_column(column, justify="right")
+    rows = {"group return": "group_return"}
+    rows |= {f"return of {name}, per agent": f"kind_return/{name}" for name in labels(population)}
+    rows |= {name.removeprefix("events/").replace("_", " "): name for name in metrics if name.startswith("events/")}
+    for what, name in rows.items():
+        table.add_row(what, *(_number(value) for value in first_and_last(metrics[name], metrics["episodes"])))
+    return table
+
+
+def first_and_last(values: NDArray[np.float64], episodes: NDArray[np.float64]) -> tuple[float, float]:
+    """Means over the episodes of the first and the last tenth of the iterations; NaN where there are none."""
+    tenth = max(1, len(values) // 10)
+    means = []
+    for part in (slice(None, tenth), slice(-tenth, None)):
+        weight = np.where(np.isnan(values[part]), 0, episodes[part])
+        total = weight.sum()
+        means.append(float((np.nan_to_num(values[part]) * weight).sum() / total) if total else float("nan"))
+    return means[0], means[1]
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Mean return and events per agent and of the group, with 95 % intervals over episodes."""
+    title = f"{len(evaluation.lengths)} episodes: mean, half width of the 95 % interval"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("agent")
+    for column in ("return", *evaluation.events):
+        table.add_column(column.replace("_", " "), justify="right")
+    for agent, kind in enumerate(evaluation.seats):
+        counts = [events[:, agent] for events in evaluation.events.values()]
+        table.add_row(f"{agent} {kind}", *(_interval(values) for values in (evaluation.returns[:, agent], *counts)))
+    table.add_section()
+    totals = [events.sum(1) for events in evaluation.events.values()]
+    table.add_row("group", *(_interval(values) for values in (evaluation.returns.sum(1), *totals)))
+    return table
+
+
+def _interval(values: NDArray[Any]) -> str:
+    numbers = mean_and_interval(values)
+    half = numbers["half_width"]
+    return f"{numbers['mean']:.2f}" + (f" ±{half:.2f}" if half is not None else "")
+
+
+def _number(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.2f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

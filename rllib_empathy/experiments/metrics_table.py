@@ -1,0 +1,171 @@
+"""What a run logs: one row of flat, named numbers per iteration, in a CSV file that grows line by line."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_empathy.population import Member, Population
+
+Row = dict[str, float]
+"""Name of a column -> number; NaN where it is not known (no episode has ended yet)."""
+
+
+def label(member: Member) -> str:
+    """What the members of one entry of a population are called together: the entry's name, or its kind."""
+    return member.module_id.removesuffix(f"_{member.agents[0]}")
+
+
+def labels(population: Population) -> dict[str, list[int]]:
+    """Label -> its agents."""
+    found: dict[str, list[int]] = {}
+    for member in population.members:
+        found.setdefault(label(member), []).extend(member.agents)
+    return found
+
+
+def episode_columns(population: Population, event_names: Sequence[str]) -> list[str]:
+    """Names of the columns that describe episodes; means over those that ended in the iteration.
+
+    `group_return` is the sum over agents, `kind_return/LABEL` the mean over the agents of an entry of the population,
+    `events/NAME` the sum over agents.
+    """
+    agents = range(len(population.module_of_agent))
+    return [
+        "episode_length",
+        "group_return",
+        *(f"kind_return/{name}" for name in labels(population)),
+        *(f"agent_return/{agent}" for agent in agents),
+        *(f"events/{name}" for name in event_names),
+        *(f"agent_events/{name}/{agent}" for name in event_names for agent in agents),
+    ]
+
+
+def flat_metrics(result: Mapping[str, Any], population: Population, seconds: float) -> Row:
+    """The row of an iteration.
+
+    Args:
+        result: what `Empathy.train` gave.
+        population: who plays.
+        seconds: of training so far.
+    """
+    sampled = result["env_runners"]
+    timers = result["timers"]
+    row: Row = {
+        "iteration": result["training_iteration"],
+        "env_steps": int(sampled["num_env_steps_sampled_lifetime"]),
+        "seconds": round(seconds, 3),
+        "steps_per_second": round(sampled["num_env_steps_sampled"] / max(result["time_this_iter_s"], 1e-9), 1),
+        "seconds_sampling": timers["env_runner_sampling_timer"],
+        "seconds_learning": timers["learner_update_timer"],
+        "episodes": int(sampled["num_episodes"]),
+        **_episode_metrics(sampled, population),
+    }
+    for module, statistics in sorted(result.get("learners", {}).items()):
+        if module != "__all_modules__":
+            for name, value in sorted(statistics.items()):
+                if not name.startswith("num_"):
+                    row[f"learner/{module}/{name}"] = float(value)
+    evaluated = result.get("evaluation", {}).get("env_runners")
+    if evaluated:
+        metrics = _episode_metrics(evaluated, population)
+        row.update({f"evaluation/{name}": value for name, value in metrics.items()})
+    return row
+
+
+def _episode_metrics(sampled: Mapping[str, Any], population: Population) -> Row:
+    events = sampled.get("events_mean", {})
+    agent_events = sampled.get("agent_events_mean", {})
+    returns = sampled.get("agent_episode_returns_mean", {})
+    agents = range(len(population.module_of_agent))
+    of_agent = [float(returns.get(f"agent_{agent}", nan)) for agent in agents]
+    return {
+        "episode_length": float(sampled.get("episode_len_mean", nan)),
+        "group_return": float(sampled.get("episode_return_mean", nan)),
+        **{f"kind_return/{k}": sum(of_agent[a] for a in own) / len(own) for k, own in labels(population).items()},
+        **{f"agent_return/{agent}": of_agent[agent] for agent in agents},
+        **{f"events/{name}": float(value) for name, value in sorted(events.items())},
+        **{
+            f"agent_events/{name}/{agent}": float(values[f"agent_{agent}"])
+            for name, values in sorted(agent_events.items())
+            for agent in agents
+        },
+    }
+
+
+class MetricsTable:
+    """A CSV file of rows. Each row is on disk when `append` returns.
+
+    Args:
+        path: the file; it is continued if it exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._columns = _header(path) if path.exists() else []
+
+    def append(self, row: Row) -> None:
+        """Adds a row; columns that are new are added behind the others.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        new = [name for name in row if name not in self._columns]
+        if new:
+            self._rewrite(list(_rows(self.path)) if self._columns else [], [*self._columns, *new])
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([_written(row.get(name, nan)) for name in self._columns])
+
+    def cut(self, last_iteration: int) -> Row:
+        """Removes the rows behind this iteration, which a resumed run plays again, and returns the last that stays."""
+        kept = [row for row in (_rows(self.path) if self._columns else ()) if row["iteration"] <= last_iteration]
+        self._rewrite(kept, self._columns)
+        return kept[-1] if kept else {}
+
+    def _rewrite(self, rows: Sequence[Row], columns: list[str]) -> None:
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if columns:
+                writer.writerow(columns)
+            writer.writerows([_written(row.get(name, nan)) for name in columns] for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+        self._columns = columns
+
+
+def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
+    """The columns of a metrics.csv, each `[iterations]`; NaN where a cell is empty.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    rows = list(_rows(path))
+    return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """All complete rows; one that a crash cut short is left out."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        columns = next(reader, [])
+        for cells in reader:
+            if len(cells) == len(columns):
+                yield {name: float(cell) if cell else nan for name, cell in zip(columns, cells, strict=True)}
+
+
+def _written(value: float) -> str:
+    return "" if isnan(value) else f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,200 @@
+"""The folder of a run: what was asked, with which versions, what came out, and the state to go on from.
+
+In runs/NAME/TIMESTAMP lie
+
+- experiment.yaml: what was asked, overrides included; it can be run again
+- resolved.yaml: the same with every default written out
+- versions.json: one entry for each start or resume, with versions, command, and where it began
+- metrics.csv: one row per iteration
+- curves.png: learning curves
+- checkpoints: iteration_000100 ..., the last few
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rllib_empathy import __version__
+from rllib_empathy.experiments.errors import RunFolderError
+from rllib_empathy.experiments.experiment import Experiment
+
+LEAST_FREE_BYTES = 256 * 2**20
+"""Space that a run needs on its disk before it starts: a few checkpoints, metrics, pictures."""
+
+PACKAGES = ("ray", "torch", "numpy", "numba", "gymnasium", "pettingzoo", "supersuit")
+
+
+class RunFolder:
+    """A run's folder, which exists. Make new ones by `create`, take up old ones by `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.experiment = path / "experiment.yaml"
+        self.resolved = path / "resolved.yaml"
+        self.versions = path / "versions.json"
+        self.metrics = path / "metrics.csv"
+        self.curves = path / "curves.png"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, root: str | Path, name: str) -> RunFolder:
+        """Makes root/name/TIMESTAMP, which did not exist.
+
+        Raises:
+            RunFolderError: it cannot be written, or its disk is nearly full.
+        """
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        parent = Path(root).absolute() / name
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path, number = parent / stamp, 1
+            while path.exists():
+                number += 1
+                path = parent / f"{stamp}_{number}"
+            path.mkdir()
+            folder = cls(path)
+            folder.check_writable()
+            folder.checkpoints.mkdir()
+        except RunFolderError:
+            raise
+        except OSError as error:
+            raise RunFolderError(
+                f"The run folder cannot be made under {parent}: {error.strerror or error}. Choose another place with --out."
+            ) from error
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Takes up a run folder.
+
+        Raises:
+            RunFolderError: it is none, it cannot be written, or it holds no checkpoint to go on from.
+        """
+        folder = cls(Path(path).absolute())
+        if not folder.experiment.is_file():
+            what = "holds no experiment.yaml" if folder.path.is_dir() else "is no folder"
+            raise RunFolderError(f"{path} is no run folder: it {what}. Give a folder as runs/NAME/TIMESTAMP.")
+        if folder.last_checkpoint() is None:
+            raise RunFolderError(f"{path} holds no checkpoint to resume from; start the experiment anew.")
+        folder.check_writable()
+        return folder
+
+    def check_writable(self) -> None:
+        """Raises RunFolderError unless files can be written here and there is space for them."""
+        probe = self.path / ".probe"
+        try:
+            probe.write_bytes(b"0")
+            probe.unlink()
+        except OSError as error:
+            raise RunFolderError(
+                f"The run folder {self.path} cannot be written: {error.strerror or error}. Choose another place with --out."
+            ) from error
+        free = shutil.disk_usage(self.path).free
+        if free < LEAST_FREE_BYTES:
+            raise RunFolderError(
+                f"The disk of {self.path} has {free / 2**20:.0f} MiB left, a run needs {LEAST_FREE_BYTES / 2**20:.0f} MiB. Make "
+                "space, or choose another place with --out."
+            )
+
+    def describe(self, experiment: Experiment, resolved: Experiment) -> None:
+        """Writes down what is run and with which versions."""
+        write_whole(self.experiment, experiment.to_yaml())
+        write_whole(self.resolved, resolved.to_yaml())
+        earlier = json.loads(self.versions.read_text(encoding="utf-8")) if self.versions.exists() else []
+        last = self.last_checkpoint()
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        entry = {"started": started, "from_checkpoint": last.name if last else None, **versions()}
+        write_whole(self.versions, json.dumps([*earlier, entry], indent=2) + "\n")
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint, if there is one."""
+        found = self._all_checkpoints()
+        return found[-1] if found else None
+
+    def save_checkpoint(self, algorithm: Any, iteration: int, keep: int) -> Path:
+        """Saves the algorithm and removes all but the last `keep` checkpoints.
+
+        It is written beside and then renamed: a checkpoint is there as a whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; the earlier ones are untouched.
+        """
+        for leftover in self.checkpoints.glob(".*"):
+            shutil.rmtree(leftover)
+        target = self.checkpoints / f"iteration_{iteration:06d}"
+        partial = self.checkpoints / f".{target.name}"
+        try:
+            algorithm.save_to_path(str(partial))
+            if target.exists():
+                target.rename(self.checkpoints / f".replaced_{target.name}")
+            partial.rename(target)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        for old in self._all_checkpoints()[:-keep]:
+            hidden = old.rename(old.with_name(f".{old.name}"))
+            shutil.rmtree(hidden)
+        return target
+
+    def _all_checkpoints(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("iteration_*"))
+
+
+def iteration_of(checkpoint: Path) -> int:
+    """The iteration after which one of our checkpoints was written."""
+    return int(checkpoint.name.removeprefix("iteration_"))
+
+
+def versions(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:
+    """What a result may depend on: Python, packages, the checkout's commit, and the command that was given."""
+    return {
+        "command": list(command),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "rllib-empathy": __version__,
+        **{package: _version(package) for package in PACKAGES},
+        "git_commit": git_commit(Path(__file__).parents[2]),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_commit(checkout: Path) -> str | None:
+    """The commit that is checked out here, with "-modified" where files differ from it; None if this is no checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != checkout.resolve():
+            return None
+        modified = "-modified" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + modified
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that it holds either the old text or all of the new one."""
+    partial = path.with_name(f".{path.name}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
