@@ -51,10 +51,22 @@ def checked(model: type[S], values: Mapping[str, Any] | None, where: str) -> S:
 def _explain(model: type[BaseModel], problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return str(unknown_name("key", key, list(model.model_fields)))
+        *path, last = problem["loc"]
+        where = f" in {'.'.join(map(str, path))}" if path else ""
+        return str(unknown_name(f"key{where}", last, list(_nested(model, path).model_fields)))
     if problem["type"] == "missing":
         return f"{key!r} is missing."
     reason = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return f"{reason}."
     return f"{key!r} = {problem['input']!r}: {reason}."
+
+
+def _nested(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """The type of the settings that lie at `path` within `model`."""
+    for key in path:
+        field = model.model_fields.get(key)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return model
+        model = field.annotation
+    return model
