@@ -30,13 +30,10 @@ def test_non_finite_rewards_stop_before_anything_is_learned(ray_local, tmp_path,
 
 
 def test_non_finite_gradients_stop_before_they_touch_the_weights(ray_local):
-    algorithm = small_config().training(reward_scale=1e38).build_algo()
-    good = weights(algorithm)
+    algorithm = small_config("snowdrift").training(reward_scale=1e38).build_algo()
     with pytest.raises(NonFiniteError, match="gradients of ppo_0"):
-        for _ in range(5):
-            algorithm.train()
-            good = weights(algorithm)
-    assert np.isfinite(good).all()
+        algorithm.train()
+    assert np.isfinite(weights(algorithm)).all()
     algorithm.stop()
 
 
