@@ -40,6 +40,7 @@ class EmpathyConfig(AlgorithmConfig):
         super().__init__(algo_class=algo_class or Empathy)
         self.population_spec: PopulationSpec = "ppo"
         self.agent_defaults: dict[str, Any] = {}
+        self.registered_worlds: dict[str, Any] = {}
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 64
         self.rollout_fragment_length = 100
@@ -81,9 +82,23 @@ class EmpathyConfig(AlgorithmConfig):
         super().training(**others)
         return self
 
+    def environment(self, env: Any = NotProvided, **settings: Any) -> EmpathyConfig:
+        """Sets the world, and RLlib's other environment settings.
+
+        Args:
+            env: whatever `env_registry.make` takes: a registered name, a world class, or a PettingZoo environment.
+            **settings: `env_config` holds the world's parameters; for all others see RLlib's
+                `AlgorithmConfig.environment`.
+        """
+        if isinstance(env, str) and env in env_registry.WORLDS:
+            # Processes elsewhere know the worlds of the package, not what was registered here.
+            self.registered_worlds = {env: env_registry.WORLDS[env]}
+        super().environment(env, **settings)
+        return self
+
     def make_world(self, num_games: int) -> World:
         """A batch of games of the configured world."""
-        return env_registry.make(self.env, num_games, **self.env_config)
+        return env_registry.make(self.registered_worlds.get(self.env, self.env), num_games, **self.env_config)
 
     def resolved_population(self) -> Population:
         """The population, checked against the world's seats.
