@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,8 +41,13 @@ def test_seats_and_module_ids(spec, expected):
 
 
 def test_options_come_from_defaults_and_entries():
-    defaults = {"lr": 0.5, "clip_param": 0.3, "gamma": 0.7}
-    spec = [{"kind": "ppo", "lr": 0.1}, "a2c", "random", {"kind": "a2c", "gamma": 0.2, "network": {"hidden": [4]}}]
+    defaults: dict[str, Any] = {"lr": 0.5, "clip_param": 0.3, "gamma": 0.7}
+    spec: list[Any] = [
+        {"kind": "ppo", "lr": 0.1},
+        "a2c",
+        "random",
+        {"kind": "a2c", "gamma": 0.2, "network": {"hidden": [4]}},
+    ]
     ppo, a2c, _, last = (member.options for member in Population.of(spec, 4, defaults).members)
     assert (ppo.lr, ppo.clip_param, ppo.gamma) == (0.1, 0.3, 0.7)
     assert (a2c.lr, a2c.gamma) == (0.5, 0.7)
@@ -49,7 +56,8 @@ def test_options_come_from_defaults_and_entries():
 
 
 def test_kinds_know_their_seats():
-    population = Population.of(["random", {"kind": "ppo", "count": 2, "shared": True, "lr": 0.3}], 3)
+    spec: list[Any] = ["random", {"kind": "ppo", "count": 2, "shared": True, "lr": 0.3}]
+    population = Population.of(spec, 3)
     kinds = population.kinds()
     assert list(kinds) == ["random_0", "ppo"]
     assert (kinds["ppo"].module_id, kinds["ppo"].agents, kinds["ppo"].options.lr) == ("ppo", (1, 2), 0.3)

@@ -1,0 +1,44 @@
+"""Agents without a runner or a Learner around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import nn
+
+from rllib_empathy.learning.groups import LearningGroup
+from rllib_empathy.policies import KINDS
+from rllib_empathy.policies.kind import checked_options
+from rllib_empathy.population import Population
+
+SMALL = {"hidden": (6,), "conv_filters": (4,), "memory_size": 5}
+STATES: dict[str, dict[str, int]] = {"none": {}, "lstm": {"h": 5, "c": 5}, "gru": {"h": 5}}
+"""Recurrent states of the small networks, as `made_up` wants them."""
+
+
+def module_of(kind: str = "ppo", shape: tuple[int, ...] = (5,), actions: int = 4, seed: int = 0, **network: Any) -> Any:
+    """An RLModule with a small network and random parameters, biases included."""
+    space = Box(0, 255, shape, np.uint8) if len(shape) == 3 else Box(-np.inf, np.inf, shape, np.float32)
+    of = KINDS[kind]
+    has_network = "network" in of.Options.model_fields
+    options = checked_options(of, {"network": {**SMALL, **network}} if has_network else {})
+    torch.manual_seed(seed)
+    module = of.Module(observation_space=space, action_space=Discrete(actions), model_config=of.model_config(options))
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return module
+
+
+def group_of(*entries: Any, shape: tuple[int, ...] = (5,), actions: int = 4, **network: Any) -> LearningGroup:
+    """The population's members as one group; all must be alike."""
+    seats = sum(1 if isinstance(entry, str) else entry.get("count", 1) for entry in entries)
+    population = Population.of(entries, seats, {"network": {**SMALL, **network}})
+    kinds: Any = population.kinds()
+    modules = [
+        module_of(member.kind.name, shape, actions, number, **network)
+        for number, member in enumerate(population.members)
+    ]
+    return LearningGroup(tuple(kinds.values()), tuple(modules))
