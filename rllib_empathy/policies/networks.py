@@ -170,13 +170,9 @@ def evaluate(
         starts: `[T, M]` or `[G, T, M]`, true where a step is an episode's first: memory is cleared before it.
     """
     agents, steps, rows = observations.shape[:3]
-    x = observations.reshape(agents, steps * rows, -1).to(torch.float32)
-    if architecture.scale != 1.0:
-        x = x * architecture.scale
     if not isinstance(parameters, Prepared):
         parameters = prepare(architecture, parameters, steps * rows)
-    for index in range(len(architecture.convolutions)):
-        x = torch.relu(_convolve(architecture, parameters, index, x))
+    x = encode(architecture, parameters, observations.flatten(1, 2))
     for index in range(len(architecture.options.hidden)):
         x = torch.relu(linear(x, parameters[f"linears.{index}.weight"], parameters[f"linears.{index}.bias"]))
     state = state or {}
@@ -187,6 +183,16 @@ def evaluate(
     heads = torch.baddbmm(parameters["heads.bias"].unsqueeze(2), parameters["heads.weight"], x.transpose(1, 2))
     logits = heads[:, :-1].transpose(1, 2).reshape(agents, steps, rows, -1)
     return Evaluation(logits.contiguous(), heads[:, -1].reshape(agents, steps, rows), state)
+
+
+def encode(architecture: Architecture, parameters: Parameters, observations: Tensor) -> Tensor:
+    """What the convolutions make of observations `[G, M, *observation_shape]`: `[G, M, features]`."""
+    x = observations.reshape(*observations.shape[:2], -1).to(torch.float32)
+    if architecture.scale != 1.0:
+        x = x * architecture.scale
+    for index in range(len(architecture.convolutions)):
+        x = torch.relu(_convolve(architecture, parameters, index, x))
+    return x
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -238,8 +244,9 @@ class Prepared(dict[str, Tensor]):
 def prepare(architecture: Architecture, parameters: Parameters, rows: int) -> Prepared:
     """Readies stacked parameters for evaluations of about `rows` rows; worth calling once where many of them follow."""
     prepared = Prepared(parameters)
-    for name in ("weight", "bias"):
-        prepared[f"heads.{name}"] = torch.cat([parameters[f"policy.{name}"], parameters[f"value.{name}"]], 1)
+    if "policy.weight" in parameters:
+        for name in ("weight", "bias"):
+            prepared[f"heads.{name}"] = torch.cat([parameters[f"policy.{name}"], parameters[f"value.{name}"]], 1)
     largest = LARGEST_WINDOW_AS_MATRIX if rows <= MOST_ROWS_AS_MATRIX else ALWAYS_AS_MATRIX
     for index, (_, _, height, width) in enumerate(architecture.convolutions):
         weight, bias = parameters[f"convolutions.{index}.weight"], parameters[f"convolutions.{index}.bias"]
@@ -274,6 +281,7 @@ def _remember(
     runs through the library's fused kernel.
     """
     agents, steps, rows = x.shape[:3]
+    training = torch.is_grad_enabled()  # on a GPU the kernel keeps what gradients need only then
     if starts is None:
         starts = torch.zeros(steps, rows, dtype=torch.bool, device=x.device)
     starts = starts.expand(agents, steps, rows)
@@ -288,7 +296,7 @@ def _remember(
             keep = (~starts[agent, begin]).unsqueeze(-1)
             before = [(last[name][agent] * keep).unsqueeze(0) for name in names]
             hidden: Any = before if run is torch.lstm else before[0]
-            output, *after = run(x[agent, begin:end], hidden, weights, True, 1, 0.0, False, False, False)
+            output, *after = run(x[agent, begin:end], hidden, weights, True, 1, 0.0, training, False, False)
             outputs[agent].append(output)
             for name, value in zip(names, after, strict=True):
                 last[name][agent] = value.squeeze(0)

@@ -1,4 +1,7 @@
-"""Zero-sum gifts: agents hand shares of their own reward to others (LASE, section on zero-sum gifting)."""
+"""Zero-sum gifts and how LASE agents decide on them (Kong et al. 2024, arXiv 2410.07863).
+
+Pure functions on tensors. N agents; `...` stands for any leading shape, mostly [T, B].
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,54 @@ import torch
 from torch import Tensor
 
 
+def social_relationship(
+    q_taken: Tensor, q_alternatives: Tensor, predicted_policy: Tensor, minimum_range: float = 0.0
+) -> Tensor:
+    """How much a co-player's action did for the focal agent, compared with what it was expected to do, in [-1, 1].
+
+        (Q(o, a) - sum_a' pi(a') Q(o, a_-j, a')) / (max_a' Q(o, a_-j, a') - min_a' Q(o, a_-j, a'))
+
+    (LASE, section on social relationship inference; the gift is its positive part over N - 1.)
+
+    Args:
+        q_taken: `[...]`, the focal agent's value of the joint action that was taken.
+        q_alternatives: `[..., A]`, its values with the co-player's action replaced by each of its A actions, the taken one
+            included.
+        predicted_policy: `[..., A]`, the focal agent's prediction of the co-player; sums to 1.
+        minimum_range: ranges up to this count as zero.
+
+    Returns:
+        `[...]`; 0 where the range of the alternatives is zero (up to rounding).
+    """
+    baseline = (predicted_policy * q_alternatives).sum(-1)
+    highest, lowest = q_alternatives.amax(-1), q_alternatives.amin(-1)
+    rounding = 4 * torch.finfo(q_alternatives.dtype).eps * torch.maximum(highest.abs(), lowest.abs())
+    spread = highest - lowest
+    matters = spread > rounding.clamp(min=minimum_range)
+    relationship = (q_taken - baseline) / torch.where(matters, spread, 1.0)
+    return torch.where(matters, relationship, 0.0).clamp(-1.0, 1.0)
+
+
+def gift_weights(relationships: Tensor, gives: Tensor | None = None) -> Tensor:
+    """Shares of reward from relationships: w^ij = max(0, relationship^ij) / (N - 1) for j != i, and w^ii keeps the rest.
+
+    Args:
+        relationships: `[..., N, N]` in [-1, 1], of agent i towards j; the diagonal does not count.
+        gives: `[..., N]` bool, agents that give at all; default: everyone.
+
+    Returns:
+        `[..., N, N]`, rows sum to 1; at most 1 / (N - 1) to each co-player; a one-hot row for agents that do not give.
+    """
+    agents = relationships.shape[-1]
+    others = ~torch.eye(agents, dtype=torch.bool, device=relationships.device)
+    shares = relationships.clamp(min=0.0) * others / max(1, agents - 1)
+    if gives is not None:
+        shares = shares * gives.unsqueeze(-1)
+    return shares + torch.diag_embed(1.0 - shares.sum(-1))
+
+
 def transfer(rewards: Tensor, weights: Tensor) -> Tensor:
-    """r_tot^i = sum_j w^ji r^j: what each agent has after all gifts.
+    """r_tot^i = sum_j w^ji r^j: what each agent has after all gifts (LASE, section on zero-sum gifting).
 
     Args:
         rewards: `[..., N]` extrinsic.
