@@ -98,7 +98,7 @@ class EmpathyConfig(AlgorithmConfig):
 
     def make_world(self, num_games: int) -> World:
         """A batch of games of the configured world."""
-        return env_registry.make(self.registered_worlds.get(self.env, self.env), num_games, **self.env_config)
+        return env_registry.make(self._world(), num_games, **self.env_config)
 
     def resolved_population(self) -> Population:
         """The population, checked against the world's seats.
@@ -189,9 +189,13 @@ class EmpathyConfig(AlgorithmConfig):
         wanted = self._train_batch_size_per_learner
         return 0 if wanted is None else int(wanted) * max(1, self.num_learners)
 
+    def _world(self) -> Any:
+        """What makes the world: its class where one was registered, else its name or a callable."""
+        return self.registered_worlds.get(self.env, self.env)
+
     def _world_facts(self) -> WorldFacts:
         """The world is asked once per process and setting."""
-        key = repr((self.env, sorted(self.env_config.items())))
+        key = (self._world(), repr(sorted(self.env_config.items())))
         if key not in _FACTS:
             world = self.make_world(1)
             agents = world.num_agents
@@ -211,7 +215,7 @@ class WorldFacts(NamedTuple):
     action_spaces: Sequence[Any]
 
 
-_FACTS: dict[str, WorldFacts] = {}
+_FACTS: dict[tuple[Any, str], WorldFacts] = {}
 
 
 def _agent_number(agent_id: Any) -> int:

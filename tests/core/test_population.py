@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from env_registry import WORLDS, register
 from env_registry.parameters import SettingError
+from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.policies import KINDS
 from rllib_empathy.population import Member, Population
+from tests.worlds.small_games import FadingWorld
 
 few = settings(max_examples=50, deadline=None)
 
@@ -136,3 +139,13 @@ def test_impossible_populations_say_what_is_wrong(spec, message):
 def test_defaults_are_checked_too():
     with pytest.raises(SettingError, match="'gamma' = -1"):
         Population.of("ppo", 2, {"gamma": -1})
+
+
+def test_a_population_is_that_of_the_world_which_is_meant_now():
+    """Names may be registered again, and callables of one name come and go."""
+    for seats in (2, 3):
+        register("here_today", lambda num_games=1, seats=seats: FadingWorld(num_games, num_agents=seats))
+        try:
+            assert len(EmpathyConfig().environment("here_today").resolved_population().members) == seats
+        finally:
+            del WORLDS["here_today"]
