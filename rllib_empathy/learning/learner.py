@@ -133,7 +133,7 @@ class EmpathyLearner(TorchLearner):
         return {mid: kind for mid, kind in self._kinds.items() if kind.learns and self.should_module_be_updated(mid)}
 
     def _check_rewards(self, joint: JointTrajectory) -> None:
-        wrong = (~torch.isfinite(joint.rewards) & joint.alive).nonzero()
+        wrong = (~torch.isfinite(joint.rewards)).nonzero()  # of absent agents too: sums over agents would spread them
         if len(wrong):
             step, game, agent = wrong[0].tolist()
             raise NonFiniteError(

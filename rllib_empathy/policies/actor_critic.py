@@ -61,10 +61,12 @@ class ActorCriticOptions(Settings):
     @field_validator("lr", "entropy_coeff")
     @classmethod
     def _schedule_is_sound(cls, schedule: Schedule) -> Schedule:
-        points = schedule if isinstance(schedule, tuple) else ((0, schedule),)
+        points = schedule if isinstance(schedule, tuple) else ((0, schedule), (1, schedule))
         steps = [step for step, _ in points]
-        if not points or steps[0] != 0 or steps != sorted(set(steps)) or any(number < 0 for _, number in points):
-            raise ValueError("needs numbers >= 0; points are (env steps, number) with rising env steps that begin at 0")
+        if len(points) < 2 or steps[0] != 0 or steps != sorted(set(steps)) or any(number < 0 for _, number in points):
+            raise ValueError(
+                "needs numbers >= 0; points are two or more (env steps, number) with rising env steps that begin at 0"
+            )
         return schedule
 
 
