@@ -48,12 +48,13 @@ def episode_columns(population: Population, event_names: Sequence[str]) -> list[
     ]
 
 
-def flat_metrics(result: Mapping[str, Any], population: Population, seconds: float) -> Row:
+def flat_metrics(result: Mapping[str, Any], population: Population, event_names: Sequence[str], seconds: float) -> Row:
     """The row of an iteration.
 
     Args:
         result: what `Empathy.train` gave.
         population: who plays.
+        event_names: the world's.
         seconds: of training so far.
     """
     sampled = result["env_runners"]
@@ -66,7 +67,7 @@ def flat_metrics(result: Mapping[str, Any], population: Population, seconds: flo
         "seconds_sampling": timers["env_runner_sampling_timer"],
         "seconds_learning": timers["learner_update_timer"],
         "episodes": int(sampled["num_episodes"]),
-        **_episode_metrics(sampled, population),
+        **_episode_metrics(sampled, population, event_names),
     }
     for module, statistics in sorted(result.get("learners", {}).items()):
         if module != "__all_modules__":
@@ -75,29 +76,26 @@ def flat_metrics(result: Mapping[str, Any], population: Population, seconds: flo
                     row[f"learner/{module}/{name}"] = float(value)
     evaluated = result.get("evaluation", {}).get("env_runners")
     if evaluated:
-        metrics = _episode_metrics(evaluated, population)
+        metrics = _episode_metrics(evaluated, population, event_names)
         row.update({f"evaluation/{name}": value for name, value in metrics.items()})
     return row
 
 
-def _episode_metrics(sampled: Mapping[str, Any], population: Population) -> Row:
-    events = sampled.get("events_mean", {})
-    agent_events = sampled.get("agent_events_mean", {})
+def _episode_metrics(sampled: Mapping[str, Any], population: Population, event_names: Sequence[str]) -> Row:
+    """The columns of `episode_columns`, NaN where no episode has ended yet."""
     returns = sampled.get("agent_episode_returns_mean", {})
+    events, agent_events = sampled.get("events_mean", {}), sampled.get("agent_events_mean", {})
     agents = range(len(population.module_of_agent))
     of_agent = [float(returns.get(f"agent_{agent}", nan)) for agent in agents]
-    return {
-        "episode_length": float(sampled.get("episode_len_mean", nan)),
-        "group_return": float(sampled.get("episode_return_mean", nan)),
-        **{f"kind_return/{k}": sum(of_agent[a] for a in own) / len(own) for k, own in labels(population).items()},
-        **{f"agent_return/{agent}": of_agent[agent] for agent in agents},
-        **{f"events/{name}": float(value) for name, value in sorted(events.items())},
-        **{
-            f"agent_events/{name}/{agent}": float(values[f"agent_{agent}"])
-            for name, values in sorted(agent_events.items())
-            for agent in agents
-        },
-    }
+    values = [
+        sampled.get("episode_len_mean", nan),
+        sampled.get("episode_return_mean", nan),
+        *(sum(of_agent[agent] for agent in own) / len(own) for own in labels(population).values()),
+        *of_agent,
+        *(events.get(name, nan) for name in event_names),
+        *(agent_events.get(name, {}).get(f"agent_{agent}", nan) for name in event_names for agent in agents),
+    ]
+    return dict(zip(episode_columns(population, event_names), map(float, values), strict=True))
 
 
 class MetricsTable:

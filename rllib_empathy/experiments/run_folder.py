@@ -147,7 +147,7 @@ class RunFolder:
         return target
 
     def _all_checkpoints(self) -> list[Path]:
-        return sorted(self.checkpoints.glob("iteration_*"))
+        return sorted(self.checkpoints.glob("iteration_*"), key=iteration_of)
 
 
 def iteration_of(checkpoint: Path) -> int:

@@ -43,7 +43,7 @@ def train(
             f"The run {folder.path} has reached its end ({experiment.stop.model_dump(exclude_defaults=True)}). To train on, "
             "raise that, for instance with --set stop.env_steps=2_000_000."
         )
-    population = config.resolved_population()
+    population, event_names = config.resolved_population(), config.make_world(1).event_names
     algorithm = config.build_algo()
     try:
         if checkpoint:
@@ -53,7 +53,7 @@ def train(
         done = False
         while not done:
             result = algorithm.train()
-            row = flat_metrics(result, population, monotonic() - begun)
+            row = flat_metrics(result, population, event_names, monotonic() - begun)
             table.append(row)
             yield row
             done = experiment.stop.progress(row) >= 1 or interrupted()
