@@ -293,10 +293,11 @@ def test_smoothing_is_a_mean_over_the_episodes_of_a_window(rows, share):
 
 
 def test_first_and_last_tenth_weigh_episodes_alike():
-    values = np.array([1.0, 3.0, *[9.0] * 16, np.nan, 5.0])
-    episodes = np.array([1.0, 3.0, *[1.0] * 16, 0.0, 2.0])
-    assert first_and_last(values, episodes) == (2.5, 5.0)
-    assert np.isnan(first_and_last(np.array([np.nan]), np.array([0.0]))).all()
+    values = np.array([np.nan, 1.0, 3.0, *[9.0] * 16, 7.0, 5.0, 2.0])
+    episodes = np.array([0.0, 1.0, 3.0, *[1.0] * 16, 0.0, 2.0, 1.0])
+    assert first_and_last(values, episodes) == (2.5, 4.0)
+    assert first_and_last(values[:3], episodes[:3]) == (1.0, 3.0)
+    assert np.isnan(first_and_last(values[:1], episodes[:1])).all()
 
 
 def test_intervals_are_those_of_a_mean():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isnan
+from math import isnan, nan
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -35,7 +35,7 @@ class TrainingProgress:
     def __init__(self, console: Console, stop: Stop) -> None:
         self.console = console
         self.stop = stop
-        self._bar = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), console=console)
+        self._bar = Progress(BarColumn(bar_width=20), TextColumn("{task.description}"), console=console)
         self._task = self._bar.add_task("the first batch is being sampled", total=1.0)
         self._returns: dict[str, float] = {}
         self._first: tuple[float, float] | None = None
@@ -59,24 +59,29 @@ class TrainingProgress:
             if name.startswith(("group_return", "kind_return/")) and not isnan(value):
                 old = self._returns.get(name, value)
                 self._returns[name] = old + 0.2 * (value - old)
-        text = self._text(row, share)
-        self._bar.update(self._task, completed=share, description=text)
+        steps, returns = self._speed(row, share), self._learned()
+        self._bar.update(self._task, completed=share, description=f"{steps}\n{returns}")
         if not self.console.is_terminal and (monotonic() - self._last_line >= SECONDS_BETWEEN_LINES or share >= 1):
             self._last_line = monotonic()
-            self.console.print(text, soft_wrap=True, highlight=False)
+            self.console.print(f"{steps} | {returns}", soft_wrap=True, highlight=False)
 
-    def _text(self, row: Row, share: float) -> str:
-        returns = dict(self._returns)
-        group = returns.pop("group_return", None)
-        kinds = "  ".join(f"{name.partition('/')[2]} {value:.1f}" for name, value in returns.items())
+    def _speed(self, row: Row, share: float) -> str:
+        left = self._seconds_left(share)
         parts = [
             f"{row['env_steps']:,.0f} env steps",
-            f"group return {group:.1f} ({kinds})" if group is not None else "no episode has ended yet",
             f"{row['steps_per_second']:,.0f} steps/s",
             f"{_clock(row['seconds'])} spent",
+            f"{_clock(left)} left" if left is not None else "",
         ]
-        left = self._seconds_left(share)
-        return " | ".join([*parts, f"{_clock(left)} left"] if left is not None else parts)
+        return " | ".join(filter(None, parts))
+
+    def _learned(self) -> str:
+        kinds = dict(self._returns)
+        group = kinds.pop("group_return", None)
+        if group is None:
+            return "no episode has ended yet"
+        means = ", ".join(f"{name.partition('/')[2]} {value:.1f}" for name, value in kinds.items())
+        return f"group return {group:.1f} (per agent: {means})"
 
     def _seconds_left(self, share: float) -> float | None:
         assert self._first is not None
@@ -101,14 +106,16 @@ def results_table(metrics: Mapping[str, NDArray[np.float64]], population: Popula
 
 
 def first_and_last(values: NDArray[np.float64], episodes: NDArray[np.float64]) -> tuple[float, float]:
-    """Means over the episodes of the first and the last tenth of the iterations; NaN where there are none."""
+    """Means over the episodes of the first and the last tenth of the iterations in which episodes ended; NaN without any."""
+    known = (episodes > 0) & ~np.isnan(values)
+    values, episodes = values[known], episodes[known]
+    if not len(values):
+        return nan, nan
     tenth = max(1, len(values) // 10)
-    means = []
-    for part in (slice(None, tenth), slice(-tenth, None)):
-        weight = np.where(np.isnan(values[part]), 0, episodes[part])
-        total = weight.sum()
-        means.append(float((np.nan_to_num(values[part]) * weight).sum() / total) if total else float("nan"))
-    return means[0], means[1]
+    first, last = (
+        np.average(values[part], weights=episodes[part]) for part in (slice(None, tenth), slice(-tenth, None))
+    )
+    return float(first), float(last)
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
