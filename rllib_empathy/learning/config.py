@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
@@ -16,6 +16,7 @@ from env_registry.game import World
 from env_registry.parameters import SettingError, unknown_name
 from rllib_empathy.metrics import STATS
 from rllib_empathy.policies import KINDS
+from rllib_empathy.policies.kind import WorldFacts
 from rllib_empathy.population import Population, PopulationSpec
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
@@ -123,13 +124,14 @@ class EmpathyConfig(AlgorithmConfig):
     ) -> MultiRLModuleSpec:
         """The networks of the population."""
         spaces = spaces or self.module_spaces()
+        world = self._world_facts()
         return MultiRLModuleSpec(
             rl_module_specs={
                 member.module_id: RLModuleSpec(
                     module_class=member.kind.Module,
                     observation_space=spaces[member.module_id][0],
                     action_space=spaces[member.module_id][1],
-                    model_config=member.kind.model_config(member.options),
+                    model_config=member.kind.model_config(member.options, world, member.agents),
                     inference_only=inference_only,
                 )
                 for member in self.resolved_population().members
@@ -158,6 +160,14 @@ class EmpathyConfig(AlgorithmConfig):
         spaces = self.module_spaces()
         for member in population.members:
             member.kind.check_spaces(*spaces[member.module_id], member.options)
+            member.kind.check_world(self._world_facts(), member.options)
+            actions = [self._world_facts().action_spaces[agent] for agent in member.agents]
+            if any(space != actions[0] for space in actions):
+                raise SettingError(
+                    f"Agents {', '.join(map(str, member.agents))} share the network {member.module_id!r} but have unlike actions "
+                    f"({', '.join(map(str, actions))}). Give them separate entries in the population."
+                )
+        self.get_multi_rl_module_spec()
         learners = max(1, self.num_learners)
         if self.num_envs_per_env_runner % learners:
             raise SettingError(
@@ -197,22 +207,25 @@ class EmpathyConfig(AlgorithmConfig):
         """The world is asked once per process and setting."""
         key = (self._world(), repr(sorted(self.env_config.items())))
         if key not in _FACTS:
+            for name, made in self.registered_worlds.items():
+                env_registry.WORLDS.setdefault(name, made)  # this process may not have heard of it
             world = self.make_world(1)
-            agents = world.num_agents
             _FACTS[key] = WorldFacts(
-                agents,
-                world.observation_space,
-                getattr(world, "action_spaces", (world.action_space,) * agents),
+                name=self._world_name(type(world)),
+                env_config=dict(self.env_config),
+                type=type(world),
+                num_agents=world.num_agents,
+                observation_space=world.observation_space,
+                action_spaces=getattr(world, "action_spaces", (world.action_space,) * world.num_agents),
             )
         return _FACTS[key]
 
-
-class WorldFacts(NamedTuple):
-    """What networks need to know of a world."""
-
-    num_agents: int
-    observation_space: Any
-    action_spaces: Sequence[Any]
+    def _world_name(self, of_type: type) -> str | None:
+        """The name under which the world is registered, also where the config says its class."""
+        if self.env_config.get("wrappers"):
+            return None
+        known = {**self.registered_worlds, **env_registry.WORLDS}
+        return next((name for name, made in known.items() if made in (self._world(), of_type)), None)
 
 
 _FACTS: dict[tuple[Any, str], WorldFacts] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.metrics import (
@@ -74,6 +75,9 @@ class EmpathyLearner(TorchLearner):
         self._check_rewards(joint)
         env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
 
+        modules = dict(self.module.items())
+        for kind in self._kinds.values():
+            kind.observe(joint, modules, self._kinds)
         rewards = reshape_rewards(joint, [self._kinds[self._module_of(agent)] for agent in range(joint.shape[2])])
         self._learn(joint, rewards, env_steps)
         self._log_rewards(joint, rewards)
@@ -87,16 +91,15 @@ class EmpathyLearner(TorchLearner):
         return kind.losses([kind], [self._modules()[module_id]], batch, 0)[0].squeeze(0)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Adam for each agent that learns, with the agent's own learning rate."""
+        """Adam for each agent that learns, with the agent's own learning rates."""
         kind = self._kinds[module_id]
-        if kind.learns:
-            parameters = self.get_parameters(self.module[module_id])
-            fused = all(parameter.is_floating_point() for parameter in parameters)
-            optimizer = torch.optim.Adam(parameters, eps=kind.options.adam_epsilon, fused=fused)
-            schedule = kind.options.lr
+        if not kind.learns:
+            return
+        for name, (parameters, schedule) in kind.trained_parameters(self.module[module_id]).items():
             self.register_optimizer(
                 module_id=module_id,
-                optimizer=optimizer,
+                optimizer_name=name,
+                optimizer=torch.optim.Adam(parameters, eps=kind.options.adam_epsilon, fused=True),
                 params=parameters,
                 lr_or_lr_schedule=[list(p) for p in schedule] if isinstance(schedule, tuple) else schedule,
             )
@@ -108,10 +111,11 @@ class EmpathyLearner(TorchLearner):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The Learner's state, the source of its shuffling included."""
+        """The Learner's state, what the kinds of agents keep and the source of its shuffling included."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component("generator", components, not_components):
             state["generator"] = self._generator.get_state().numpy()
+            state["kinds"] = {mid: kind.get_state() for mid, kind in self._kinds.items()}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -119,6 +123,8 @@ class EmpathyLearner(TorchLearner):
         super().set_state(state)
         if "generator" in state:
             self._generator.set_state(torch.from_numpy(state["generator"].copy()))
+            for mid, of_kind in state["kinds"].items():
+                self._kinds[mid].set_state(of_kind)
 
     def _make_modules_ddp_if_necessary(self) -> None:
         """No wrapping: gradients are averaged in one flat all-reduce."""
@@ -178,20 +184,26 @@ class EmpathyLearner(TorchLearner):
                     counts[index] += 1
                     for name, part in parts.items():
                         sums[index][name] = sums[index].get(name, 0) + part
-            self._step(losses)
+            self._step(losses, acting=True)
         for index, group in enumerate(groups):
             self._log(group, {name: total / counts[index] for name, total in sums[index].items()})
+            for loss, statistics in group.kinds[0].auxiliary_losses(group, joint, self._generator):
+                self._step([(group, loss)], acting=False)
+                self._log(group, statistics)
 
-    def _step(self, losses: list[tuple[LearningGroup, Tensor]]) -> None:
-        """One gradient step of all groups that have a loss."""
-        ids = [kind.module_id for group, _ in losses for kind in group.kinds]
-        parameters = {mid: self.get_parameters(self.module[mid]) for mid in ids}
-        optimizers = [optimizer for mid in ids for _, optimizer in self.get_optimizers_for_module(mid)]
+    def _step(self, losses: list[tuple[LearningGroup, Tensor]], acting: bool) -> None:
+        """One gradient step of all groups that have a loss, of their acting or of their other networks."""
+        kinds = [kind for group, _ in losses for kind in group.kinds]
+        ids = [kind.module_id for kind in kinds]
+        sets = {kind.module_id: kind.trained_parameters(self.module[kind.module_id]) for kind in kinds}
+        chosen = {mid: [name for name in sets[mid] if (name == DEFAULT_OPTIMIZER) == acting] for mid in ids}
+        parameters = {mid: [parameter for name in chosen[mid] for parameter in sets[mid][name][0]] for mid in ids}
+        optimizers = [self.get_optimizer(mid, name) for mid in ids for name in chosen[mid]]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         torch.stack([loss.sum() for _, loss in losses]).sum().backward()
         average_gradients([parameter for mid in sorted(ids) for parameter in parameters[mid]])
-        limits = {kind.module_id: kind.options.grad_clip for group, _ in losses for kind in group.kinds}
+        limits = {kind.module_id: kind.options.grad_clip for kind in kinds}
         norms = []
         for mid in ids:
             gradients = [parameter.grad for parameter in parameters[mid] if parameter.grad is not None]

@@ -1,6 +1,19 @@
 """Kinds of agents: one file each, registered by name."""
 
-from rllib_empathy.policies import a2c, ppo, random_agent
+from rllib_empathy.policies import a2c, blind_gift, go, lase, ppo, random_agent, scripted
 from rllib_empathy.policies.kind import KINDS, AgentKind, AgentModule, kind_named, register_kind
 
-__all__ = ["KINDS", "AgentKind", "AgentModule", "a2c", "kind_named", "ppo", "random_agent", "register_kind"]
+__all__ = [
+    "KINDS",
+    "AgentKind",
+    "AgentModule",
+    "a2c",
+    "blind_gift",
+    "go",
+    "kind_named",
+    "lase",
+    "ppo",
+    "random_agent",
+    "register_kind",
+    "scripted",
+]

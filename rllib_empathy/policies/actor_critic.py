@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 from pydantic import Field, field_validator
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from torch import Tensor
 
 from env_registry.parameters import Settings, checked
-from rllib_empathy.policies.kind import Action, AgentKind, AgentModule, Statistics
+from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.policies.kind import Action, AgentKind, AgentModule, Statistics, WorldFacts
 from rllib_empathy.policies.networks import (
     ActorCritic,
     Architecture,
@@ -29,6 +31,9 @@ from rllib_empathy.policies.networks import (
     prepare,
     stack_parameters,
 )
+
+if TYPE_CHECKING:
+    from rllib_empathy.learning.groups import LearningGroup
 
 Schedule = float | tuple[tuple[int, float], ...]
 """A number, or points (env steps, number) between which it changes linearly."""
@@ -178,8 +183,22 @@ class ActorCriticKind(AgentKind):
         architecture_for(observation_space, action_space, options.network)
 
     @classmethod
-    def model_config(cls, options: ActorCriticOptions) -> dict[str, Any]:
+    def model_config(cls, options: ActorCriticOptions, world: WorldFacts, agents: tuple[int, ...]) -> dict[str, Any]:
         return {"network": options.network.model_dump()}
+
+    def trained_parameters(self, module: Any) -> dict[str, tuple[list[Tensor], Schedule]]:
+        """Optimiser name -> the parameters that it steps, and its learning rate. Acting networks have the default one."""
+        return {DEFAULT_OPTIMIZER: (list(module.actor_critic.parameters()), self.options.lr)}
+
+    @classmethod
+    def auxiliary_losses(
+        cls, group: LearningGroup, joint: JointTrajectory, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Statistics]]:
+        """Losses `[G]` of the group's networks that do not act, one for each gradient step of theirs, and what to log.
+
+        They are stepped after the acting networks, with all optimisers but the default one.
+        """
+        return iter(())
 
     @property
     def num_epochs(self) -> int:

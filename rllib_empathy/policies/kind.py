@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,6 +17,17 @@ from rllib_empathy.policies.networks import Parameters, State
 
 Statistics = dict[str, Tensor]
 """Name -> [G], one number for each agent of a group."""
+
+
+class WorldFacts(NamedTuple):
+    """What agents may need to know of a world before they enter it."""
+
+    name: str | None  # in `env_registry.WORLDS`; None: it has none there, or wrappers have changed it
+    env_config: Mapping[str, Any]
+    type: type  # the class of the world
+    num_agents: int
+    observation_space: Any
+    action_spaces: Sequence[Any]  # of all agents
 
 
 class Action(NamedTuple):
@@ -116,9 +127,28 @@ class AgentKind(ABC):
             raise SettingError(f"Agents of kind {cls.name!r} need Discrete actions, the world has {action_space}.")
 
     @classmethod
-    def model_config(cls, options: Any) -> dict[str, Any]:
-        """What the module needs to know of the options, in plain types."""
+    def check_world(cls, world: WorldFacts, options: Any) -> None:
+        """Raises SettingError if this kind cannot play this world, whatever its spaces."""
+        return
+
+    @classmethod
+    def model_config(cls, options: Any, world: WorldFacts, agents: tuple[int, ...]) -> dict[str, Any]:
+        """What the module of these agents needs to know of the options and the world, in plain types.
+
+        Raises:
+            SettingError: these agents cannot share a module, or this kind cannot play this world.
+        """
         return {}
+
+    def observe(self, joint: JointTrajectory, modules: dict[str, Any], population: dict[str, AgentKind]) -> None:
+        """Called once per iteration with the new trajectory, before rewards are reshaped.
+
+        Args:
+            joint: torch columns.
+            modules: all RLModules by module id.
+            population: the kinds of all module ids, this one included.
+        """
+        return
 
     def gift_weights(self, joint: JointTrajectory, agent: int) -> Tensor | None:
         """The share `[T, B, N]` of its own reward that `agent` hands to each agent, itself included; rows sum to 1.
@@ -136,6 +166,14 @@ class AgentKind(ABC):
             received: `[T, B]`, the agent's extrinsic reward after all gifts.
         """
         return received
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside networks and optimisers."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from `get_state`'s answer."""
+        return
 
     def statistics(self) -> dict[str, float]:
         """What this kind logs per iteration beside its losses."""

@@ -26,7 +26,7 @@ from env_registry.parameters import SettingError, Settings
 ALWAYS_AS_MATRIX = 9
 """Cells of a window up to which a convolution's matrix has (nearly) no zeros: it is always used."""
 
-LARGEST_WINDOW_AS_MATRIX = 49
+LARGEST_WINDOW_AS_MATRIX = 25
 """Cells of a window up to which the matrix, zeros and all, beats one convolution per agent for few rows ..."""
 
 MOST_ROWS_AS_MATRIX = 256
@@ -187,7 +187,8 @@ def evaluate(
 
 def encode(architecture: Architecture, parameters: Parameters, observations: Tensor) -> Tensor:
     """What the convolutions make of observations `[G, M, *observation_shape]`: `[G, M, features]`."""
-    x = observations.reshape(*observations.shape[:2], -1).to(torch.float32)
+    dtype = next(iter(parameters.values())).dtype
+    x = observations.reshape(*observations.shape[:2], -1).to(dtype)
     if architecture.scale != 1.0:
         x = x * architecture.scale
     for index in range(len(architecture.convolutions)):
@@ -212,7 +213,7 @@ def convolution_matrix(weight: Tensor, height: int, width: int, padding: str) ->
     Returns:
         `[G, C * height * width, F * out_height * out_width]`.
     """
-    placement = _placement(height, width, padding).to(weight.device)
+    placement = _placement(height, width, padding).to(weight)
     agents, filters, channels = weight.shape[:3]
     cells, out_cells = placement.shape[1:]
     matrix = weight.reshape(-1, 9) @ placement.reshape(9, -1)

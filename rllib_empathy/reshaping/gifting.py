@@ -55,6 +55,14 @@ def gift_weights(relationships: Tensor, gives: Tensor | None = None) -> Tensor:
     return shares + torch.diag_embed(1.0 - shares.sum(-1))
 
 
+def gift_row(relationships: Tensor, giver: int) -> Tensor:
+    """One agent's row of `gift_weights`: the shares `[..., N]` of its reward, from its relationships `[..., N]`."""
+    shares = relationships.clamp(min=0.0) / max(1, relationships.shape[-1] - 1)
+    shares[..., giver] = 0.0
+    shares[..., giver] = 1.0 - shares.sum(-1)
+    return shares
+
+
 def transfer(rewards: Tensor, weights: Tensor) -> Tensor:
     """r_tot^i = sum_j w^ji r^j: what each agent has after all gifts (LASE, section on zero-sum gifting).
 

@@ -35,6 +35,12 @@ def test_small_game_is_solved(ray_local, kind, iterations, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
+def test_lase_cooperates_where_a2c_does_not(ray_local, seed):
+    """The same prisoner's dilemma with inferred gifts: both LASE agents cooperate nearly always."""
+    assert course("lase", "iterated_prisoners_dilemma", seed, 100, 32, 50, gamma=0.99) > 170
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a2c_ends_in_mutual_defection(ray_local, seed):
     """Of the 200 that two cooperators earn in LASE's iterated prisoner's dilemma, A2C agents forgo nearly all."""
     assert course("a2c", "iterated_prisoners_dilemma", seed, 150, 32, 50, gamma=0.99) < 10

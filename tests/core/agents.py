@@ -11,12 +11,17 @@ from torch import nn
 
 from rllib_empathy.learning.groups import LearningGroup
 from rllib_empathy.policies import KINDS
-from rllib_empathy.policies.kind import checked_options
+from rllib_empathy.policies.kind import WorldFacts, checked_options
 from rllib_empathy.population import Population
 
 SMALL = {"hidden": (6,), "conv_filters": (4,), "memory_size": 5}
 STATES: dict[str, dict[str, int]] = {"none": {}, "lstm": {"h": 5, "c": 5}, "gru": {"h": 5}}
 """Recurrent states of the small networks, as `made_up` wants them."""
+
+
+def facts_of(observation_space: Any, actions: int = 4) -> WorldFacts:
+    """A world of three agents that nobody has registered."""
+    return WorldFacts(None, {}, object, 3, observation_space, (Discrete(actions),) * 3)
 
 
 def module_of(kind: str = "ppo", shape: tuple[int, ...] = (5,), actions: int = 4, seed: int = 0, **network: Any) -> Any:
@@ -26,7 +31,8 @@ def module_of(kind: str = "ppo", shape: tuple[int, ...] = (5,), actions: int = 4
     has_network = "network" in of.Options.model_fields
     options = checked_options(of, {"network": {**SMALL, **network}} if has_network else {})
     torch.manual_seed(seed)
-    module = of.Module(observation_space=space, action_space=Discrete(actions), model_config=of.model_config(options))
+    config = of.model_config(options, facts_of(space, actions), (0,))
+    module = of.Module(observation_space=space, action_space=Discrete(actions), model_config=config)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.4)
     return module

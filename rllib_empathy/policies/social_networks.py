@@ -1,0 +1,140 @@
+"""LASE's auxiliary networks, evaluated for several agents at once (see `networks`).
+
+The social-relationship network has a policy (what would I do?) and a critic of joint actions on shared convolutions; the
+observation conversion network turns the own observation into what a co-player may be seeing.
+
+Shapes: G agents, M rows, N players, F features, H hidden units, A actions. Joint actions are seen from the focal agent: place 0
+is itself, place k its co-player (i + k) mod N, as in the grid worlds' observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rllib_empathy.policies.networks import Architecture, Parameters, encode, linear
+
+
+class SocialRelationship(nn.Module):
+    """Parameters of one agent's social-relationship policy and joint-action critic.
+
+    Args:
+        architecture: of the convolutions; its `num_actions` are the agent's own.
+        joint_actions: number of actions of the agent itself, then of its co-players in order of place.
+        hidden: H.
+    """
+
+    def __init__(self, architecture: Architecture, joint_actions: Sequence[int], hidden: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(c, f, 3) for c, f, _, _ in architecture.convolutions)
+        self.policy_hidden = nn.Linear(architecture.features, hidden)
+        self.policy_out = nn.Linear(hidden, architecture.num_actions)
+        self.critic_hidden = nn.Linear(architecture.features, hidden)
+        self.critic_actions = nn.Linear(sum(joint_actions), hidden, bias=False)
+        self.critic_out = nn.Linear(hidden, 1)
+        _initialise(self, small=("policy_out",))
+
+
+class ObservationConversion(nn.Module):
+    """Parameters of one agent's observation conversion network: a convolution, the co-player's place, two layers, sigmoid.
+
+    Args:
+        architecture: of the observation; of its convolutions the first is used.
+        players: N.
+        hidden: H.
+    """
+
+    def __init__(self, architecture: Architecture, players: int, hidden: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(c, f, 3) for c, f, _, _ in architecture.convolutions)
+        self.hidden_1 = nn.Linear(architecture.features + players - 1, hidden)
+        self.hidden_2 = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, prod(architecture.observation_shape))
+        _initialise(self, small=())
+
+
+def _initialise(network: nn.Module, small: tuple[str, ...]) -> None:
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.orthogonal_(parameter, 0.01 if name.split(".")[0] in small else 2**0.5)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def social_logits(parameters: Parameters, features: Tensor) -> Tensor:
+    """Logits `[G, M, A]` of the social-relationship policy from features `[G, M, F]`."""
+    hidden = torch.relu(linear(features, parameters["policy_hidden.weight"], parameters["policy_hidden.bias"]))
+    return linear(hidden, parameters["policy_out.weight"], parameters["policy_out.bias"])
+
+
+def joint_one_hot(actions: Tensor, joint_actions: Sequence[int]) -> Tensor:
+    """One-hot joint actions `[..., sum of all A]` from actions `[..., N]` in order of place."""
+    pieces = [functional.one_hot(actions[..., place], count) for place, count in enumerate(joint_actions)]
+    return torch.cat(pieces, -1)
+
+
+def joint_action_values(
+    parameters: Parameters, features: Tensor, actions: Tensor, joint_actions: Sequence[int]
+) -> Tensor:
+    """Q(o, a) `[G, M]` of joint actions `[G, M, N]` (in order of place)."""
+    return _critic_out(parameters, torch.relu(_critic_hidden(parameters, features, actions, joint_actions)))
+
+
+def counterfactual_values(
+    parameters: Parameters, features: Tensor, actions: Tensor, joint_actions: Sequence[int], place: int
+) -> Tensor:
+    """Q(o, a_-k, a') `[G, M, A_k]` for every action a' of the co-player in this place.
+
+    The joint action enters the critic's hidden layer as a sum of one column per player. Replacing one player's action is
+    therefore a rank-one change of what the layer has computed already: exact, and nothing before it runs again.
+
+    Args:
+        parameters: of the social-relationship networks.
+        features: `[G, M, F]`.
+        actions: `[G, M, N]`; it is not changed.
+        joint_actions: number of actions by place.
+        place: 1 .. N-1.
+    """
+    first = sum(joint_actions[:place])
+    columns = parameters["critic_actions.weight"].transpose(1, 2)[
+        :, first : first + joint_actions[place]
+    ]  # [G, A_k, H]
+    taken = functional.one_hot(actions[..., place], joint_actions[place]).to(columns.dtype)
+    without = _critic_hidden(parameters, features, actions, joint_actions) - torch.bmm(taken, columns)
+    return _critic_out(parameters, torch.relu(without.unsqueeze(2) + columns.unsqueeze(1)))
+
+
+def converted_observations(
+    architecture: Architecture, parameters: Parameters, observations: Tensor, places: Tensor, players: int
+) -> Tensor:
+    """What co-players may see, `[G, M, prod(observation_shape)]` in (0, 1).
+
+    Args:
+        architecture: of the conversion network's convolution.
+        parameters: of the observation conversion networks.
+        observations: `[G, M, *observation_shape]` of the focal agents.
+        places: `[M]`, whose view is asked for: 1 .. N-1.
+        players: N.
+    """
+    features = encode(architecture, parameters, observations)
+    who = functional.one_hot(places - 1, players - 1).to(features.dtype).expand(len(features), -1, -1)
+    x = torch.cat([features, who], -1)
+    x = torch.relu(linear(x, parameters["hidden_1.weight"], parameters["hidden_1.bias"]))
+    x = torch.relu(linear(x, parameters["hidden_2.weight"], parameters["hidden_2.bias"]))
+    return torch.sigmoid(linear(x, parameters["out.weight"], parameters["out.bias"]))
+
+
+def _critic_hidden(parameters: Parameters, features: Tensor, actions: Tensor, joint_actions: Sequence[int]) -> Tensor:
+    state = linear(features, parameters["critic_hidden.weight"], parameters["critic_hidden.bias"])
+    one_hot = joint_one_hot(actions, joint_actions).to(state.dtype)
+    return torch.baddbmm(state, one_hot, parameters["critic_actions.weight"].transpose(1, 2))
+
+
+def _critic_out(parameters: Parameters, hidden: Tensor) -> Tensor:
+    weight, bias = parameters["critic_out.weight"], parameters["critic_out.bias"]
+    shape = (len(hidden), *[1] * (hidden.ndim - 2), -1)
+    return (hidden * weight.view(shape)).sum(-1) + bias.view(len(hidden), *[1] * (hidden.ndim - 2))

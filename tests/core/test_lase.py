@@ -1,0 +1,209 @@
+"""What LASE agents infer and learn, against one focal agent, one co-player and one step at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.learning.config import EmpathyConfig
+from rllib_empathy.policies.lase import LASE, LASEModule, LASEOptions, _perspective_loss, _SocialBatch
+from rllib_empathy.policies.networks import stack_parameters
+from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
+
+SHAPES = {"grid": (4, 5, 5), "vector": (6,)}
+
+
+def lase_module(shape: tuple[int, ...], joint_actions: tuple[int, ...]) -> LASEModule:
+    module = LASEModule(
+        observation_space=Box(0, 1, shape, np.uint8),
+        action_space=Discrete(joint_actions[0]),
+        model_config={"network": {"hidden": (8,)}, "joint_actions": joint_actions, "social_hidden": 16},
+        inference_only=False,
+    )
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+    return module.double()
+
+
+def random_joint(
+    shape: tuple[int, ...], counts: list[int], seed: int, steps: int = 6, games: int = 4
+) -> JointTrajectory:
+    random = np.random.default_rng(seed)
+    players = len(counts)
+    every = (steps, games, players)
+    columns = {
+        "observations": random.integers(0, 2, (*every, *shape)).astype(np.uint8),
+        "actions": np.stack([random.integers(0, count, every[:2]) for count in counts], -1),
+        "log_probs": np.zeros(every, np.float32),
+        "rewards": (random.normal(size=every) * (random.random(every) < 0.7)).astype(np.float32),
+        "alive": random.random(every) < 0.85,
+        "survives": np.ones(every, bool),
+        "starts": np.zeros(every[:2], bool),
+        "terminated": np.zeros(every[:2], bool),
+        "truncated": np.zeros(every[:2], bool),
+        "tail_steps": np.zeros(0, int),
+        "tail_games": np.zeros(0, int),
+        "tail_observations": np.zeros((0, players, *shape), np.uint8),
+    }
+    return JointTrajectory(**columns).to_tensors()
+
+
+def plain_encode(convolutions, observation: torch.Tensor) -> torch.Tensor:
+    x = observation.double().unsqueeze(0)
+    for convolution in convolutions:
+        x = torch.relu(convolution(x))
+    return x.flatten()
+
+
+def plain_weight(module: LASEModule, joint: JointTrajectory, agent: int, other: int, step: int, game: int) -> float:
+    """w^ij of one step by whole forward passes, one for every action of the co-player."""
+    players = joint.shape[2]
+    order = [(agent + place) % players for place in range(players)]
+    place = order.index(other)
+    observation = joint.observations[step, game, agent]
+    social, conversion = module.social, module.conversion
+
+    def q(actions: list[int]) -> float:
+        features = plain_encode(social.convolutions, observation)
+        one_hot = torch.cat(
+            [
+                torch.eye(count, dtype=torch.float64)[action]
+                for count, action in zip(module.joint_actions, actions, strict=True)
+            ]
+        )
+        hidden = torch.relu(social.critic_hidden(features) + social.critic_actions(one_hot))
+        return social.critic_out(hidden).item()
+
+    taken = [int(joint.actions[step, game, player]) for player in order]
+    choices = module.joint_actions[place]
+    if choices == module.joint_actions[0]:
+        who = torch.eye(players - 1, dtype=torch.float64)[place - 1]
+        x = torch.cat([plain_encode(conversion.convolutions, observation), who])
+        x = torch.relu(conversion.hidden_2(torch.relu(conversion.hidden_1(x))))
+        converted = torch.sigmoid(conversion.out(x)).reshape(observation.shape)
+        hidden = torch.relu(social.policy_hidden(plain_encode(social.convolutions, converted)))
+        prediction = torch.softmax(social.policy_out(hidden), -1).tolist()
+    else:
+        prediction = [1 / choices] * choices
+    values = [q([*taken[:place], action, *taken[place + 1 :]]) for action in range(choices)]
+    spread = max(values) - min(values)
+    base = sum(p * v for p, v in zip(prediction, values, strict=True))
+    return max(0.0, (q(taken) - base) / ((players - 1) * spread))
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("counts", [[2, 2], [4, 4, 4], [3, 3, 5, 3], [2, 2, 2, 2, 2, 2, 2, 2]])
+@torch.no_grad()
+def test_weights_are_those_of_whole_forward_passes(counts, shape):
+    torch.manual_seed(0)
+    joint = random_joint(shape, counts, seed=len(counts))
+    before = joint.actions.clone()
+    agent = len(counts) - 1
+    module = lase_module(shape, tuple(counts[agent:] + counts[:agent]))
+    kind = LASE("lase", LASEOptions(), (agent,))
+    kind.observe(joint, {"lase": module}, {})
+    found = kind.gift_weights(joint, agent)
+    assert torch.equal(joint.actions, before)
+    np.testing.assert_allclose(found.sum(-1), 1.0, atol=1e-6)
+    compared = 0
+    for step, game in np.ndindex(*joint.shape[:2]):
+        gives = joint.alive[step, game, agent] and joint.rewards[step, game, agent] != 0
+        for other in range(agent):
+            if gives and joint.alive[step, game, other]:
+                expected = plain_weight(module, joint, agent, other, step, game)
+                np.testing.assert_allclose(found[step, game, other], expected, atol=1e-6)
+                compared += 1
+            else:
+                assert found[step, game, other] == 0
+    assert compared > 5
+
+
+def test_inferring_only_where_there_is_a_reward_is_exact():
+    """Gifts are shares of rewards: with rewards everywhere, the same steps get the same weights."""
+    counts, shape = [3, 3, 3], SHAPES["grid"]
+    sparse = random_joint(shape, counts, seed=1)
+    module = lase_module(shape, (3, 3, 3))
+    kinds = [LASE("lase", LASEOptions(), (0,)) for _ in range(2)]
+    kinds[0].observe(sparse, {"lase": module}, {})
+    dense = JointTrajectory(**{**vars(sparse), "rewards": torch.where(sparse.rewards == 0, 1.0, sparse.rewards)})
+    kinds[1].observe(dense, {"lase": module}, {})
+    amounts = [kind.gift_weights(sparse, 0) * sparse.rewards[..., :1] for kind in kinds]
+    torch.testing.assert_close(amounts[0], amounts[1])
+
+
+def test_unseen_co_players_get_nothing_if_only_visible_ones_count():
+    counts, shape = [3, 3, 3], SHAPES["grid"]
+    joint = random_joint(shape, counts, seed=2)
+    joint.observations[:, :, :, 1] = 0
+    joint.observations[:, ::2, :, 1, 2, 2] = 1
+    kind = LASE("lase", LASEOptions(visible_only=True), (0,))
+    kind.observe(joint, {"lase": lase_module(shape, (3, 3, 3))}, {})
+    weights = kind.gift_weights(joint, 0)
+    assert (weights[:, 1::2, 1] == 0).all()
+    assert (weights[:, ::2, 1] > 0).any()
+    assert (weights[..., 2] > 0).any()
+
+
+def test_shuffling_hands_the_same_shares_to_others():
+    counts, shape = [3] * 4, SHAPES["grid"]
+    joint = random_joint(shape, counts, seed=3)
+    module = lase_module(shape, tuple(counts))
+    plain, shuffled = LASE("lase", LASEOptions(), (0,)), LASE("lase", LASEOptions(shuffled=True), (0,))
+    plain.observe(joint, {"lase": module}, {})
+    shuffled.observe(joint, {"lase": module}, {})
+    left, right = plain.gift_weights(joint, 0)[..., 1:], shuffled.gift_weights(joint, 0)[..., 1:]
+    torch.testing.assert_close(left.sort(-1).values, right.sort(-1).values)
+    assert not torch.equal(left, right)
+
+
+def test_perspective_taking_teaches_the_conversion_network_only():
+    shape, counts = SHAPES["grid"], (3, 3, 3)
+    module = lase_module(shape, counts)
+    batch = _SocialBatch(
+        observations=torch.randint(0, 2, (1, 4, 5, *shape), dtype=torch.uint8),
+        actions=torch.randint(0, 3, (1, 4, 5, 3)),
+        rewards=torch.zeros(1, 4, 5),
+        alive=torch.ones(1, 4, 5, 3, dtype=torch.bool),
+        goes_on=torch.ones(1, 4, 5, dtype=torch.bool),
+        ends=torch.zeros(1, 4, 5, dtype=torch.bool),
+    )
+    kind = LASE("lase", LASEOptions(conversion_share=1.0), (0,))
+    social = {name: parameter.detach() for name, parameter in stack_parameters([module.social]).items()}
+    loss, parts = _perspective_loss(
+        module, [kind], social, stack_parameters([module.conversion]), batch, torch.Generator().manual_seed(0)
+    )
+    loss.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.conversion.parameters())
+    assert all(parameter.grad is None for parameter in module.social.parameters())
+    assert 0 <= parts["perspective_accuracy"].item() <= 1
+
+
+def test_runners_hold_acting_networks_only():
+    config = EmpathyConfig().environment("coin_game").population("lase").debugging(seed=0)
+    config.validate()
+    runner = JointEnvRunner(config=config, worker_index=0)
+    assert not any(name.startswith(("social", "conversion")) for name in runner.module["lase_0"].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delta": 1.5}, "'delta' = 1.5"),
+        ({"buffer_size": 0}, "'buffer_size' = 0"),
+        ({"visible_only": True}, "visible_only needs grid observations"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    config = EmpathyConfig().environment("iterated_prisoners_dilemma")
+    with pytest.raises(ValueError, match=message):
+        config.population([{"kind": "lase", "count": 2, **options}]).validate()
+
+
+def test_one_agent_alone_cannot_be_lase():
+    config = EmpathyConfig().environment("snowdrift", env_config={"num_agents": 1}).population("lase")
+    with pytest.raises(ValueError, match="somebody to give to"):
+        config.validate()
