@@ -1,7 +1,8 @@
 """Scripted players of known character, to put beside agents that learn: a cooperator, a defector and a random one per world.
 
 They see what an agent sees and nothing else. In Cleanup they are those of the LASE paper; for the other worlds the paper has
-none, and these are ours. A world of your own gets players by an entry in `SCRIPTED`.
+none, and these are ours. A world of your own gets players by an entry in `SCRIPTED`, made in the module that defines the
+world, so that every process finds it.
 """
 
 from __future__ import annotations
