@@ -1,4 +1,4 @@
-"""The command line: `rllib-empathy train | evaluate | envs | agents | bench`.
+"""The command line: `rllib-empathy train | evaluate | envs | agents | bench | theory`.
 
 Commands import what they need when they run, so that each starts as fast as it can.
 """
@@ -22,6 +22,7 @@ from rich.console import Console
 
 from env_registry.parameters import SettingError, unknown_name
 from rllib_empathy.shipped import shipped
+from rllib_empathy.theory.cli import app as theory
 
 if TYPE_CHECKING:
     from rllib_empathy.experiments.experiment import Experiment
@@ -36,6 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(theory, name="theory")
 
 
 @app.command()

@@ -155,7 +155,7 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
 class Minibatch(NamedTuple):
     """What a group of G agents learns from in one gradient step; T is 1 without memory."""
 
-    observations: Tensor  # [G, T, M, *observation_shape]
+    observations: Tensor  # [G, T, M, *observation_shape], flat without memory
     actions: Tensor  # [G, T, M]
     log_probs: Tensor  # [G, T, M] under the policy that acted
     advantages: Tensor  # [G, T, M]
