@@ -75,6 +75,23 @@ class World(Protocol):
         ...
 
 
+def checked_actions(actions: Array, shape: tuple[int, int], num_actions: int, described: str) -> NDArray[np.int64]:
+    """The actions as contiguous int64; `described` says what a world's actions are.
+
+    Raises:
+        ValueError: they are not integers of this shape (games, agents), or not all of them are actions of the world.
+    """
+    actions = np.asarray(actions)
+    if actions.shape != shape or not np.issubdtype(actions.dtype, np.integer):
+        raise ValueError(
+            f"Actions have shape {actions.shape} and type {actions.dtype}; needed are integers of shape {shape} (games, agents)."
+        )
+    if actions.min() < 0 or actions.max() >= num_actions:
+        wrong = actions[(actions < 0) | (actions >= num_actions)][0]
+        raise ValueError(f"Action {wrong} is out of range. {described}.")
+    return np.ascontiguousarray(actions, np.int64)
+
+
 class GameParameters(Settings):
     """Parameters that every world has.
 
@@ -135,6 +152,8 @@ class Game(ABC):
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self.setup()
         self.action_space = Discrete(len(self.action_names))
+        numbered = ", ".join(f"{number} {name}" for number, name in enumerate(self.action_names))
+        self._actions_described = f"Actions of {type(self).__name__}: {numbered}"
 
     # -- what a world implements
 
@@ -198,7 +217,9 @@ class Game(ABC):
         return self._observations(self._every_game)
 
     def step(self, actions: Array) -> Step:
-        actions = self._check_actions(actions)
+        actions = checked_actions(
+            actions, (self.num_games, self.num_agents), len(self.action_names), self._actions_described
+        )
         rewards = np.zeros((self.num_games, self.num_agents), np.float32)
         events = np.zeros((self.num_games, len(self.event_names), self.num_agents), np.uint8)
         self.terminated[:] = False
@@ -240,17 +261,3 @@ class Game(ABC):
         out = np.empty((self.num_games, self.num_agents, *self.observation_space.shape), self.observation_space.dtype)
         self.observe(out, games)
         return out
-
-    def _check_actions(self, actions: Array) -> NDArray[np.int64]:
-        actions = np.asarray(actions)
-        expected = (self.num_games, self.num_agents)
-        if actions.shape != expected or not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(
-                f"Actions have shape {actions.shape} and type {actions.dtype}; needed are integers of shape {expected} "
-                "(games, agents)."
-            )
-        if actions.min() < 0 or actions.max() >= self.action_space.n:
-            wrong = actions[(actions < 0) | (actions >= self.action_space.n)][0]
-            names = ", ".join(f"{number} {name}" for number, name in enumerate(self.action_names))
-            raise ValueError(f"Action {wrong} is out of range. Actions of {type(self).__name__}: {names}.")
-        return np.ascontiguousarray(actions, np.int64)

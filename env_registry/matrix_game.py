@@ -18,6 +18,7 @@ from env_registry.game import Game, GameParameters
 
 Payoffs = tuple[float, float, float, float]
 
+
 class MatrixGameParameters(GameParameters):
     """Any symmetric 2x2 game, by its payoffs [R, S, T, P]: both cooperate, sucker, temptation, both defect."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
-from env_registry.game import Array, Step
+from env_registry.game import Array, Step, checked_actions
 from env_registry.observations import ObservationLayout
 from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
@@ -112,7 +112,9 @@ class PettingZooWorld:
         Raises:
             ValueError: actions of a wrong shape, type or range; a reward that is not a finite number.
         """
-        actions = self._check_actions(actions)
+        choices = int(self.action_space.n)
+        described = f"Actions of {self.name}: 0 ... {choices - 1}"
+        actions = checked_actions(actions, (self.num_games, self.num_agents), choices, described)
         self._record(actions)
         self._observations = self._zeros()
         rewards = np.zeros((self.num_games, self.num_agents), np.float32)
@@ -268,18 +270,3 @@ class PettingZooWorld:
 
     def _zeros(self) -> Array:
         return np.zeros((self.num_games, self.num_agents, *self.observation_space.shape), self.observation_space.dtype)
-
-    def _check_actions(self, actions: Array) -> NDArray[np.int64]:
-        actions = np.asarray(actions)
-        expected = (self.num_games, self.num_agents)
-        if actions.shape != expected or not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(
-                f"Actions have shape {actions.shape} and type {actions.dtype}; needed are integers of shape {expected} "
-                "(games, agents)."
-            )
-        if actions.min() < 0 or actions.max() >= self.action_space.n:
-            wrong = actions[(actions < 0) | (actions >= self.action_space.n)][0]
-            raise ValueError(
-                f"Action {wrong} is out of range: {self.name} has actions 0 ... {self.action_space.n - 1}."
-            )
-        return actions.astype(np.int64)
