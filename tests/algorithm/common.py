@@ -10,7 +10,7 @@ from rllib_empathy.learning.algorithm import Empathy
 from rllib_empathy.learning.config import EmpathyConfig
 
 
-def small_config(world: str = "stag_hunt", population: Any = "ppo", games: int = 8, steps: int = 20) -> EmpathyConfig:
+def small_config(world: Any = "stag_hunt", population: Any = "ppo", games: int = 8, steps: int = 20) -> EmpathyConfig:
     """A population of small networks that learns within a second per iteration."""
     return (
         EmpathyConfig()

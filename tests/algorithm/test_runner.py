@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 
 import env_registry
-from env_registry import WORLDS
+from env_registry import WORLDS, Game
 from rllib_empathy.joint import JointTrajectory, concatenate
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 from tests.algorithm.common import small_config
@@ -25,7 +27,7 @@ def assert_equal(left: JointTrajectory, right: JointTrajectory) -> None:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_trajectory_is_what_the_world_does(world):
-    steps = env_registry.make(world).parameters.episode_length + 7
+    steps = cast(Game, env_registry.make(world)).parameters.episode_length + 7
     joint = runner(world=world, population="random", games=3, steps=steps).sample()[0]
     replay = env_registry.make(world, 3)
     observations = replay.reset(3)
@@ -42,13 +44,13 @@ def test_trajectory_is_what_the_world_does(world):
             np.testing.assert_array_equal(joint.events[name][t], counts)
         begun = step.terminated | step.truncated
         for game in begun.nonzero()[0]:
+            assert step.final_observations is not None
             np.testing.assert_array_equal(tails.pop((t, game)), step.final_observations[game])
         np.testing.assert_array_equal(joint.terminated[t], step.terminated)
         observations = step.observations
-    for game in range(3):
-        if not begun[game]:
-            np.testing.assert_array_equal(tails.pop((steps - 1, game)), observations[game])
-            assert joint.truncated[-1, game]
+    for going in (~begun).nonzero()[0]:
+        np.testing.assert_array_equal(tails.pop((steps - 1, going)), observations[going])
+        assert joint.truncated[-1, going]
     assert not tails
 
 

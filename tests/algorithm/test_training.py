@@ -64,8 +64,9 @@ def test_every_learning_kind_trains_in_every_world(ray_local, world, kind):
     assert len(agents) == algorithm.env_runner.world.num_agents
     for mid in agents:
         assert all(np.isfinite(learned[mid][name]) for name in ("policy_loss", "vf_loss", "entropy", "mean_kl"))
-    earned, felt = (sum(learned[mid][f"{which}_reward_mean"] for mid in agents) for which in ("extrinsic", "reshaped"))
-    assert felt == pytest.approx(earned, abs=1e-5)  # no kind makes or loses reward when all are of it
+    if len({learned[mid]["num_module_steps_trained"] for mid in agents}) == 1:  # nobody has left: nobody misses a gift
+        means = (sum(learned[mid][f"{which}_reward_mean"] for mid in agents) for which in ("extrinsic", "reshaped"))
+        assert next(means) == pytest.approx(next(means), abs=1e-5)
     assert np.abs(weights(algorithm) - before).max() > 0
     algorithm.stop()
 

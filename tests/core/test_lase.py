@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def random_joint(
     random = np.random.default_rng(seed)
     players = len(counts)
     every = (steps, games, players)
-    columns = {
+    columns: dict[str, Any] = {
         "observations": random.integers(0, 2, (*every, *shape)).astype(np.uint8),
         "actions": np.stack([random.integers(0, count, every[:2]) for count in counts], -1),
         "log_probs": np.zeros(every, np.float32),

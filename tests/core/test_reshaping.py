@@ -78,15 +78,34 @@ def kind(of: type[AgentKind], agent: int) -> Any:
     return of(f"agent_{agent}", TestOptions(), (agent,))
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", ["ppo", "a2c", "random", "cooperator", "defector", "memory_one"])
 def test_selfish_kinds_feel_the_worlds_rewards(name):
     joint = made_up(1).to_tensors()
     selfish = [KINDS[name](f"{name}_{agent}", KINDS[name].Options(), (agent,)) for agent in range(3)]
-    rewards = reshape_rewards(joint, selfish)
-    assert rewards.dtype == torch.float32
-    assert rewards.shape == joint.shape
-    if name in ("ppo", "a2c", "random"):
-        assert torch.equal(rewards, joint.rewards)
+    assert torch.equal(reshape_rewards(joint, selfish), joint.rewards)
+
+
+def test_group_oriented_agents_feel_the_groups_mean():
+    joint = made_up(1).to_tensors()
+    kinds = [
+        KINDS["go"]("go_0", KINDS["go"].Options(), (0,)),
+        *[KINDS["ppo"]("ppo", KINDS["ppo"].Options(), (1, 2))] * 2,
+    ]
+    rewards = reshape_rewards(joint, kinds)
+    torch.testing.assert_close(rewards[..., 0], joint.rewards.sum(-1) / 3)
+    assert torch.equal(rewards[..., 1:], joint.rewards[..., 1:])
+
+
+def test_blind_gifts_are_even_shares_to_those_who_are_there():
+    joint = made_up(1).to_tensors()
+    options = KINDS["blind_gift"].Options.model_validate({"share": 0.3})
+    kinds = [KINDS["blind_gift"](f"blind_{agent}", options, (agent,)) for agent in range(3)]
+    weights = kinds[1].gift_weights(joint, 1)
+    assert weights is not None
+    for step, game in np.ndindex(*joint.shape[:2]):
+        expected = [0.15 * bool(joint.alive[step, game, other]) for other in (0, 2)]
+        np.testing.assert_allclose(weights[step, game, [0, 2]], expected, atol=1e-7)
+        np.testing.assert_allclose(weights[step, game, 1], 1 - sum(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize(
