@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import ray
 from ray.rllib.core.learner.training_data import TrainingData
 
 from rllib_empathy.joint import JointTrajectory, concatenate
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,9 +41,22 @@ class JointTrainingData(TrainingData):
 
     def solve_refs(self) -> None:
         """Fetches the trajectories and cuts this Learner's share out of them."""
-        local = [t if isinstance(t, JointTrajectory) else ray.get(t) for t in self.trajectories]
-        self.trajectories = [_share(trajectory, self.shard_index, self.num_shards) for trajectory in local]
+        local = [t if isinstance(t, JointTrajectory) else self._fetch(t) for t in self.trajectories]
+        self.trajectories = [_share(t, self.shard_index, self.num_shards) for t in local if t is not None]
         self.shard_index, self.num_shards = 0, 1
+
+    def _fetch(self, reference: ray.ObjectRef) -> JointTrajectory | None:
+        """The trajectory, or None if it died with the runner that made it.
+
+        Several Learners must learn from the same data, so there a loss is an error.
+        """
+        try:
+            return ray.get(reference)
+        except (ray.exceptions.ObjectLostError, ray.exceptions.OwnerDiedError):
+            if self.num_shards > 1 or len(self.trajectories) == 1:
+                raise
+            logger.warning("A trajectory was lost with its runner; learning goes on with the others.")
+            return None
 
     def joint(self) -> JointTrajectory:
         """The fetched trajectories' games, side by side."""

@@ -14,7 +14,6 @@ import ray
 import torch
 from numpy.typing import NDArray
 from ray.rllib.core import COMPONENT_RL_MODULE
-from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
@@ -322,6 +321,3 @@ def _cut_at_the_end(trajectory: JointTrajectory) -> NDArray[np.bool_]:
     truncated = trajectory.truncated.copy()
     truncated[-1] |= ~trajectory.terminated[-1]
     return truncated
-
-
-__all__ = ["COMPONENT_SAMPLING", "INPUT_ENV_SPACES", "JointEnvRunner"]

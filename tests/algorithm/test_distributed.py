@@ -9,6 +9,8 @@ import pytest
 import ray
 
 from rllib_empathy.learning.algorithm import Empathy
+from rllib_empathy.learning.training_data import JointTrainingData
+from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 from tests.algorithm.common import small_config, weights
 
 MIXED = [{"kind": "ppo", "count": 2, "network": {"memory": "lstm", "memory_size": 8}}, "a2c", "random"]
@@ -75,3 +77,27 @@ def test_two_learners_learn_what_one_does(ray_local, tmp_path, remote):
     assert replica_difference(two) == 0.0
     one.stop()
     two.stop()
+
+
+def test_what_a_dead_runner_left_is_missed_but_not_waited_for(ray_local):
+    @ray.remote
+    class Runner:
+        def sample(self, joint):
+            return [ray.put(joint)]
+
+    config = small_config()
+    config.validate()
+    joint = JointEnvRunner(config=config, worker_index=0).sample()[0]
+    runners = [Runner.remote() for _ in range(2)]
+    references = [ray.get(runner.sample.remote(joint))[0] for runner in runners]
+    ray.kill(runners[0])
+    deadline = time.monotonic() + 60
+    data = JointTrainingData(trajectories=references)
+    while len(data.trajectories) == 2 and time.monotonic() < deadline:
+        data = JointTrainingData(trajectories=references)
+        data.solve_refs()
+    assert len(data.trajectories) == 1
+    np.testing.assert_array_equal(data.joint().rewards, joint.rewards)
+    with pytest.raises(ray.exceptions.ObjectLostError):
+        JointTrainingData(trajectories=references[:1]).solve_refs()
+    ray.kill(runners[1])
