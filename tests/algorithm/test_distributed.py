@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,15 +81,15 @@ def test_two_learners_learn_what_one_does(ray_local, tmp_path, remote):
 
 
 def test_what_a_dead_runner_left_is_missed_but_not_waited_for(ray_local):
-    @ray.remote
     class Runner:
         def sample(self, joint):
             return [ray.put(joint)]
 
+    remote_runner: Any = ray.remote(Runner)
     config = small_config()
     config.validate()
     joint = JointEnvRunner(config=config, worker_index=0).sample()[0]
-    runners = [Runner.remote() for _ in range(2)]
+    runners = [remote_runner.remote() for _ in range(2)]
     references = [ray.get(runner.sample.remote(joint))[0] for runner in runners]
     ray.kill(runners[0])
     deadline = time.monotonic() + 60
