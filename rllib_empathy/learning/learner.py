@@ -52,6 +52,7 @@ class EmpathyLearner(TorchLearner):
     def build(self) -> None:
         """Builds modules, kinds and optimisers; all Learners begin with the first one's weights."""
         self._kinds = self.config.resolved_population().kinds()
+        self._stepped: dict[str, dict[str, list[Tensor]]] = {}  # module id -> optimiser -> its parameters
         super().build()
         # RLlib's seeding makes torch fill all new memory with NaN, which costs a twentieth of the time and changes no result.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -95,7 +96,9 @@ class EmpathyLearner(TorchLearner):
         kind = self._kinds[module_id]
         if not kind.learns:
             return
+        self._stepped[module_id] = {}
         for name, (parameters, schedule) in kind.trained_parameters(self.module[module_id]).items():
+            self._stepped[module_id][name] = parameters
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
@@ -195,9 +198,8 @@ class EmpathyLearner(TorchLearner):
         """One gradient step of all groups that have a loss, of their acting or of their other networks."""
         kinds = [kind for group, _ in losses for kind in group.kinds]
         ids = [kind.module_id for kind in kinds]
-        sets = {kind.module_id: kind.trained_parameters(self.module[kind.module_id]) for kind in kinds}
-        chosen = {mid: [name for name in sets[mid] if (name == DEFAULT_OPTIMIZER) == acting] for mid in ids}
-        parameters = {mid: [parameter for name in chosen[mid] for parameter in sets[mid][name][0]] for mid in ids}
+        chosen = {mid: [name for name in self._stepped[mid] if (name == DEFAULT_OPTIMIZER) == acting] for mid in ids}
+        parameters = {mid: [p for name in chosen[mid] for p in self._stepped[mid][name]] for mid in ids}
         optimizers = [self.get_optimizer(mid, name) for mid in ids for name in chosen[mid]]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)

@@ -33,6 +33,7 @@ from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.metrics import sum_and_count
 from rllib_empathy.sampling.acting import JointPolicy
 from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes
+from rllib_empathy.sampling.memory import return_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         self.population = self.config.resolved_population()
         self.world: World = None  # type: ignore[assignment]  # made when first needed
         self._weights_seq_no = 0
+        if self.worker_index:  # in a process of its own
+            return_freed_memory()
         self._generator = torch.Generator()
         self._seed_generator()
         self.make_module()

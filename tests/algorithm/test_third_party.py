@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from env_registry import register
+from env_registry import WORLDS
 from rllib_empathy.learning.algorithm import Empathy
 from tests.algorithm.common import small_config, weights
 from tests.algorithm.worlds import BadReward
@@ -16,8 +16,8 @@ ENVIRONMENTS = {
 }
 
 
-def test_a_registered_world_reaches_other_processes(ray_local):
-    register("harmless", BadReward)
+def test_a_registered_world_reaches_other_processes(ray_local, monkeypatch):
+    monkeypatch.setitem(WORLDS, "harmless", BadReward)
     config = small_config("harmless").environment(env_config={"bad_value": "0.0"}).env_runners(num_env_runners=1)
     algorithm = config.build_algo()
     assert algorithm.train()["env_runners"]["num_env_steps_sampled"] == 8 * 20

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from ray import tune
 
 from env_registry import SettingError
 from rllib_empathy.learning.algorithm import Empathy
 from tests.algorithm.common import small_config
+
+
+@pytest.fixture(autouse=True)
+def interrupt_handler():
+    """Tune leaves its own behind."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 def test_grid_over_options_world_and_population(ray_local, tmp_path):
