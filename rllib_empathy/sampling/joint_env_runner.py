@@ -182,6 +182,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         if self.world is not None and self._check_component(COMPONENT_SAMPLING, components, not_components):
             state[COMPONENT_SAMPLING] = {
                 "worker_index": self.worker_index,
+                "in_evaluation": self.config.in_evaluation,
                 "generator": self._generator.get_state().numpy(),
                 "world": self.world.get_state(),
                 "begun": self._begun.copy(),
@@ -202,7 +203,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         sampling = state.get(COMPONENT_SAMPLING)
-        if sampling is not None and sampling["worker_index"] == self.worker_index:
+        if sampling is not None and self._owns(sampling):
             if self.world is None:
                 self.make_env()
             self._generator.set_state(torch.from_numpy(sampling["generator"].copy()))
@@ -265,6 +266,11 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         )
         self._count_steps(trajectory)
         return replace(trajectory, truncated=_cut_at_the_end(trajectory))
+
+    def _owns(self, sampling: dict[str, Any]) -> bool:
+        """RLlib hands states around between runners; games belong to one of them."""
+        owner = (sampling["worker_index"], sampling["in_evaluation"])
+        return owner == (self.worker_index, self.config.in_evaluation)
 
     def _begin_anew(self) -> None:
         self._observations = self.world.reset()

@@ -86,6 +86,24 @@ def test_evaluation_plays_whole_episodes_and_learns_nothing(ray_local):
     algorithm.stop()
 
 
+def test_states_go_through_with_evaluation_on(ray_local):
+    config = small_config("snowdrift").evaluation(
+        evaluation_interval=1,
+        evaluation_duration=4,
+        evaluation_duration_unit="episodes",
+        evaluation_config={"num_envs_per_env_runner": 4},
+    )
+    original, other = config.copy().build_algo(), config.copy().build_algo()
+    original.train()
+    other.set_state(original.get_state())
+    expected, result = original.train(), other.train()
+    np.testing.assert_array_equal(weights(other), weights(original))
+    for where in (expected, result):
+        assert where["evaluation"]["env_runners"]["num_episodes"] >= 4
+    original.stop()
+    other.stop()
+
+
 def test_lr_and_entropy_follow_their_schedules(ray_local):
     config = small_config().training(lr=((0, 0.01), (320, 0.0)), entropy_coeff=((0, 0.1), (320, 0.0)))
     algorithm = config.build_algo()
