@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.advantages import generalized_advantages
-from rllib_empathy.learning.distributed import average_gradients, broadcast_parameters
+from rllib_empathy.learning.distributed import average, average_gradients, broadcast_parameters
 from rllib_empathy.learning.groups import (
     LearningGroup,
     all_parameters,
@@ -143,6 +143,9 @@ class EmpathyLearner(TorchLearner):
 
     def _check_rewards(self, joint: JointTrajectory) -> None:
         wrong = (~torch.isfinite(joint.rewards)).nonzero()  # of absent agents too: sums over agents would spread them
+        anywhere = average(torch.tensor([float(len(wrong))], device=joint.rewards.device)).item() > 0
+        if anywhere and not len(wrong):  # stop together: nobody waits for gradients that never come
+            raise NonFiniteError("The world gave rewards that are not finite to another Learner's share of the batch.")
         if len(wrong):
             step, game, agent = wrong[0].tolist()
             raise NonFiniteError(

@@ -10,9 +10,11 @@ import pytest
 import ray
 
 from rllib_empathy.learning.algorithm import Empathy
+from rllib_empathy.learning.learner import NonFiniteError
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 from tests.algorithm.common import small_config, weights
+from tests.algorithm.worlds import BadReward
 
 MIXED = [{"kind": "ppo", "count": 2, "network": {"memory": "lstm", "memory_size": 8}}, "a2c", "random"]
 
@@ -102,3 +104,12 @@ def test_what_a_dead_runner_left_is_missed_but_not_waited_for(ray_local):
     with pytest.raises(ray.exceptions.ObjectLostError):
         JointTrainingData(trajectories=references[:1]).solve_refs()
     ray.kill(runners[1])
+
+
+def test_several_learners_stop_together(ray_local):
+    """The bad reward is in the first learner's share only; the second must not wait for it."""
+    config = small_config(BadReward).environment(env_config={"bad_step": 5}).learners(num_learners=2)
+    algorithm = config.build_algo()
+    with pytest.raises(NonFiniteError):
+        algorithm.train()
+    algorithm.stop()
