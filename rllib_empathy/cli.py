@@ -138,7 +138,10 @@ def agents(kind: Annotated[str | None, typer.Argument(help="One kind, with its o
 
 
 @app.command()
-def bench(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
+def bench(
+    only: Annotated[list[str] | None, typer.Option(help="Name of a benchmark; may be repeated. Default: all.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
     """Run the benchmarks of a checkout."""
     with _clear_errors():
         try:
@@ -148,7 +151,7 @@ def bench(json: Annotated[bool, typer.Option("--json", help="Print JSON instead 
                 "Benchmarks come with a checkout of the repository, not with the installed package."
             ) from None
         sys.path.insert(0, str(folder.parent))
-        importlib.import_module("benchmarks.run").main(json=json)
+        importlib.import_module("benchmarks.run").main(json=json, only=only)
 
 
 def _experiment(source: str | None, resume: Path | None, overrides: list[str]) -> Experiment:

@@ -394,6 +394,12 @@ def test_listing_worlds_does_not_load_ray():
     assert "loaded: []" in answer.stdout
 
 
+def test_an_unknown_benchmark_is_named():
+    result = call("bench", "--only", "world")
+    assert result.exit_code == 2
+    assert "Unknown benchmark 'world'. Did you mean 'worlds'?" in result.stderr
+
+
 def test_benchmarks_need_a_checkout(monkeypatch):
     def nothing(folder: str) -> Path:
         raise FileNotFoundError(folder)
