@@ -25,6 +25,16 @@ class Entry(Settings):
     shared: bool = Field(False, description="whether these seats share one network")
     name: str | None = Field(None, pattern=r"^[A-Za-z]\w*$", description="prefix of the module ids; default: the kind")
 
+    def options(self, defaults: Mapping[str, Any]) -> Settings:
+        """The kind's options: the entry's own, else the defaults that the kind has, else the kind's.
+
+        Raises:
+            SettingError: an unknown kind or option, or an impossible value.
+        """
+        kind = kind_named(self.kind)
+        wanted = {key: value for key, value in defaults.items() if key in kind.Options.model_fields}
+        return checked_options(kind, {**wanted, **(self.model_extra or {})})
+
 
 @dataclass(frozen=True)
 class Member:
@@ -64,9 +74,7 @@ class Population:
         seat = 0
         for number, raw in enumerate(entries):
             entry = checked(Entry, {"kind": raw} if isinstance(raw, str) else raw, f"population entry {number}")
-            kind = kind_named(entry.kind)
-            wanted = {key: value for key, value in (defaults or {}).items() if key in kind.Options.model_fields}
-            options = checked_options(kind, {**wanted, **(entry.model_extra or {})})
+            kind, options = kind_named(entry.kind), entry.options(defaults or {})
             agents = tuple(range(seat, seat + entry.count))
             seat += entry.count
             name = entry.name or entry.kind

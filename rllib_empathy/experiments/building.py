@@ -8,7 +8,6 @@ from env_registry.parameters import SettingError, checked, unknown_name
 from rllib_empathy.experiments.experiment import Experiment
 from rllib_empathy.experiments.metrics_table import episode_columns
 from rllib_empathy.learning.config import EmpathyConfig
-from rllib_empathy.policies.kind import checked_options, kind_named
 from rllib_empathy.population import Entry
 
 
@@ -56,11 +55,8 @@ def resolved(experiment: Experiment, config: EmpathyConfig) -> Experiment:
 
 def _resolved_entry(raw: str | dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     entry = checked(Entry, {"kind": raw} if isinstance(raw, str) else raw, "population entry")
-    kind = kind_named(entry.kind)
-    wanted = {key: value for key, value in defaults.items() if key in kind.Options.model_fields}
-    options = checked_options(kind, {**wanted, **(entry.model_extra or {})})
     seats = entry.model_dump(include={"kind", "count", "shared", "name"})
-    return {**seats, **options.model_dump(mode="json")}
+    return {**seats, **entry.options(defaults).model_dump(mode="json")}
 
 
 def _check_metrics(experiment: Experiment, config: EmpathyConfig) -> None:

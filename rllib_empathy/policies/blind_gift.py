@@ -8,6 +8,7 @@ from torch import Tensor
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.policies.kind import register_kind
 from rllib_empathy.policies.ppo import PPO, PPOOptions
+from rllib_empathy.reshaping.gifting import keeping_the_rest
 
 
 class BlindGiftOptions(PPOOptions):
@@ -27,7 +28,4 @@ class BlindGift(PPO):
     options: BlindGiftOptions
 
     def gift_weights(self, joint: JointTrajectory, agent: int) -> Tensor:
-        weights = joint.alive * (self.options.share / max(1, joint.shape[2] - 1))
-        weights[..., agent] = 0.0
-        weights[..., agent] = 1.0 - weights.sum(-1)
-        return weights
+        return keeping_the_rest(joint.alive * (self.options.share / max(1, joint.shape[2] - 1)), agent)

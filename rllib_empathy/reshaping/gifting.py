@@ -47,20 +47,22 @@ def gift_weights(relationships: Tensor, gives: Tensor | None = None) -> Tensor:
     Returns:
         `[..., N, N]`, rows sum to 1; at most 1 / (N - 1) to each co-player; a one-hot row for agents that do not give.
     """
-    agents = relationships.shape[-1]
-    others = ~torch.eye(agents, dtype=torch.bool, device=relationships.device)
-    shares = relationships.clamp(min=0.0) * others / max(1, agents - 1)
     if gives is not None:
-        shares = shares * gives.unsqueeze(-1)
-    return shares + torch.diag_embed(1.0 - shares.sum(-1))
+        relationships = relationships * gives.unsqueeze(-1)
+    rows = [gift_row(relationships[..., giver, :], giver) for giver in range(relationships.shape[-1])]
+    return torch.stack(rows, -2)
 
 
 def gift_row(relationships: Tensor, giver: int) -> Tensor:
     """One agent's row of `gift_weights`: the shares `[..., N]` of its reward, from its relationships `[..., N]`."""
-    shares = relationships.clamp(min=0.0) / max(1, relationships.shape[-1] - 1)
-    shares[..., giver] = 0.0
-    shares[..., giver] = 1.0 - shares.sum(-1)
-    return shares
+    return keeping_the_rest(relationships.clamp(min=0.0) / max(1, relationships.shape[-1] - 1), giver)
+
+
+def keeping_the_rest(shares: Tensor, giver: int) -> Tensor:
+    """Shares `[..., N]` for co-players as a whole row: the giver's own entry becomes what is left of 1."""
+    mine = torch.arange(shares.shape[-1], device=shares.device) == giver
+    given = shares.masked_fill(mine, 0.0)
+    return torch.where(mine, 1.0 - given.sum(-1, keepdim=True), given)
 
 
 def transfer(rewards: Tensor, weights: Tensor) -> Tensor:
