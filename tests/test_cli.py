@@ -18,8 +18,9 @@ import pytest
 from ray.rllib.algorithms.ppo import PPO
 from typer.testing import CliRunner, Result
 
-import rllib_empathy.cli
 from env_registry import WORLDS
+from rllib_empathy import cli as commands
+from rllib_empathy.cli import app
 from rllib_empathy.experiments import training
 from rllib_empathy.experiments.metrics_table import flat_metrics, read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder
@@ -48,7 +49,7 @@ TINY = (
 
 
 def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(rllib_empathy.cli.app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -260,7 +261,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(ray_local, experiment, tm
 )
 def test_wrong_input_is_explained_before_ray_starts_or_a_folder_is_made(monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rllib_empathy.cli, "_ray", None)
+    monkeypatch.setattr(commands.training, "ray_running", None)
     result = call("train", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -269,7 +270,7 @@ def test_wrong_input_is_explained_before_ray_starts_or_a_folder_is_made(monkeypa
 
 def test_a_run_folder_that_cannot_be_made_is_refused_before_ray_starts(monkeypatch, tmp_path):
     (tmp_path / "runs").write_text("a file in the way")
-    monkeypatch.setattr(rllib_empathy.cli, "_ray", None)
+    monkeypatch.setattr(commands.training, "ray_running", None)
     result = call("train", "quickstart", "--out", tmp_path / "runs")
     assert result.exit_code == 2
     assert "cannot be made" in result.stderr
@@ -404,7 +405,7 @@ def test_benchmarks_need_a_checkout(monkeypatch):
     def nothing(folder: str) -> Path:
         raise FileNotFoundError(folder)
 
-    monkeypatch.setattr(rllib_empathy.cli, "shipped", nothing)
+    monkeypatch.setattr(commands.benchmarking, "shipped", nothing)
     result = call("bench")
     assert result.exit_code == 2
     assert "come with a checkout" in result.stderr

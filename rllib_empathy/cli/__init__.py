@@ -1,0 +1,25 @@
+"""The command line, one file per command: `rllib-empathy --help`.
+
+Commands import what they need when they run, so that each starts as fast as it can.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from rllib_empathy.cli.benchmarking import bench
+from rllib_empathy.cli.evaluation import evaluate
+from rllib_empathy.cli.listing import agents, envs
+from rllib_empathy.cli.training import train
+from rllib_empathy.theory.cli import app as theory
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Empathetic and reciprocal agents for mixed-motive games, on Ray RLlib.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for command in (train, evaluate, envs, agents, bench):
+    app.command()(command)
+app.add_typer(theory, name="theory")

@@ -1,0 +1,5 @@
+"""`python -m rllib_empathy.cli`."""
+
+from rllib_empathy.cli import app
+
+app()

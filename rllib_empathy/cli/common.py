@@ -1,0 +1,98 @@
+"""What all commands share: the terminal, exit codes, a running Ray, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from env_registry.parameters import SettingError
+
+if TYPE_CHECKING:
+    from rllib_empathy.experiments.experiment import Experiment
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+"""Exit codes."""
+
+
+@contextmanager
+def ray_running(address: str | None, settings: Experiment) -> Iterator[None]:
+    """A Ray for this run: the one that runs in this process already, the cluster at `address`, or a new local one."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    processes = 1 + settings.env_runners.num_env_runners + settings.learners.num_learners
+    local = {"num_cpus": max(os.cpu_count() or 1, processes), "include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        fail(f"Ray at {address or 'this machine'} cannot be used: {error}", FAILED)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def interruptible(console: Console) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM end training after the iteration under way, with a checkpoint; a second Ctrl-C ends it at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        console.print("Stopping after this iteration, with a checkpoint. Press Ctrl-C again to stop at once.")
+
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Wrong input ends the command with its message, and nothing else."""
+    from rllib_empathy.experiments.errors import CheckpointError, RunFolderError
+
+    try:
+        yield
+    except (SettingError, CheckpointError, RunFolderError) as error:
+        fail(str(error), WRONG_INPUT)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Ends the command with a message on stderr."""
+    terminal(stderr=True).print(message, style="red", soft_wrap=True, highlight=False, markup=False)
+    raise typer.Exit(code)
+
+
+def terminal(stderr: bool = False) -> Console:
+    """Where results are printed."""
+    return Console(stderr=stderr)
+
+
+def prepare() -> None:
+    """Settings of this process, to be made before Ray and PyTorch are imported; the user's own come first."""
+    # Networks are small: threads that share one product wait for each other longer than they compute.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray.rllib  # which sets its loggers' levels when it is imported
+
+    # RLlib's notes on its own deprecations and API stacks are nothing to a user of ours.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    for logger in (ray.__name__, ray.rllib.__name__):
+        logging.getLogger(logger).setLevel(logging.ERROR)

@@ -1,0 +1,122 @@
+"""`rllib-empathy train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from env_registry.parameters import SettingError
+from rllib_empathy.cli.common import (
+    FAILED,
+    INTERRUPTED,
+    clear_errors,
+    fail,
+    interruptible,
+    prepare,
+    ray_running,
+    terminal,
+)
+
+if TYPE_CHECKING:
+    from rllib_empathy.experiments.experiment import Experiment
+    from rllib_empathy.experiments.run_folder import RunFolder
+    from rllib_empathy.learning.config import EmpathyConfig
+
+
+def train(
+    experiment: Annotated[
+        str | None, typer.Argument(help="An experiment file, or the name of one that comes with the package.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Set a key: training.lr=0.001, population.0.kind=a2c. Repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(help="A run folder to go on with; only stop and checkpoint can be set anew.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
+    ] = None,
+) -> None:
+    """Train the population of an experiment; everything goes to a new folder runs/NAME/TIMESTAMP."""
+    prepare()
+    from rllib_empathy.experiments.building import build_config, resolved
+    from rllib_empathy.experiments.run_folder import RunFolder
+
+    with clear_errors():
+        settings = _experiment(experiment, resume, overrides or [])
+        config = build_config(settings)
+        folder = RunFolder.open(resume) if resume else RunFolder.create(out, settings.name)
+        folder.describe(settings, resolved(settings, config))
+        console = terminal()
+        console.print(f"Run folder: {folder.path}", soft_wrap=True, highlight=False)
+        with ray_running(address, settings), interruptible(console) as interrupted:
+            _train(console, settings, config, folder, interrupted)
+
+
+def _experiment(source: str | None, resume: Path | None, overrides: list[str]) -> Experiment:
+    """The experiment to run, from a file or from the run to go on with."""
+    from rllib_empathy.experiments.experiment import load_experiment
+    from rllib_empathy.experiments.run_folder import RunFolder
+
+    if (source is None) == (resume is None):
+        raise SettingError(
+            "Give an experiment (a file, or a name such as quickstart), or --resume RUN_FOLDER, not both."
+        )
+    if resume is None:
+        return load_experiment(str(source), overrides)
+    for override in overrides:
+        if not override.startswith(("stop.", "stop=", "checkpoint.", "checkpoint=")):
+            raise SettingError(
+                f"--set {override!r}: a resumed run goes on as it was; only stop and checkpoint can be set anew. For other "
+                f"changes start a new run from {resume / 'experiment.yaml'}."
+            )
+    return load_experiment(RunFolder.open(resume).experiment, overrides)
+
+
+def _train(
+    console: Console, settings: Experiment, config: EmpathyConfig, folder: RunFolder, interrupted: Callable[[], bool]
+) -> None:
+    """Trains with a progress bar, and ends with a table, the picture, and where everything is."""
+    from rllib_empathy.experiments.curves import draw_curves
+    from rllib_empathy.experiments.display import TrainingProgress, results_table
+    from rllib_empathy.experiments.metrics_table import read_metrics
+    from rllib_empathy.experiments.training import train as iterations
+    from rllib_empathy.learning.learner import NonFiniteError
+
+    try:
+        with TrainingProgress(console, settings.stop) as progress:
+            for row in iterations(settings, config, folder, interrupted):
+                progress.update(row)
+    except SettingError:
+        raise
+    except BaseException as error:
+        last = folder.last_checkpoint()
+        where = (
+            f"Last good checkpoint: {last}\n{_resume_hint(folder)}" if last else "No checkpoint has been written yet."
+        )
+        if isinstance(error, NonFiniteError | OSError):
+            fail(f"Training stopped. {error}\n{where}", FAILED)
+        if isinstance(error, KeyboardInterrupt):
+            fail(f"Interrupted. {where}", INTERRUPTED)
+        terminal(stderr=True).print(f"Training failed. {where}", soft_wrap=True, highlight=False)
+        raise
+    metrics, population = read_metrics(folder.metrics), config.resolved_population()
+    draw_curves(metrics, population, f"{settings.name}: {settings.environment}", folder.curves)
+    console.print(results_table(metrics, population))
+    for what, path in (
+        ("curves", folder.curves),
+        ("checkpoint", folder.last_checkpoint()),
+        ("run folder", folder.path),
+    ):
+        console.print(f"{what + ':':12}{path}", soft_wrap=True, highlight=False)
+    if interrupted():
+        fail(f"Stopped before the end, at your request. {_resume_hint(folder)}", INTERRUPTED)
+
+
+def _resume_hint(folder: RunFolder) -> str:
+    return f"Go on with: rllib-empathy train --resume {folder.path}"
