@@ -237,7 +237,15 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             alive = self.world.alive & under_way[:, None]
             step = self.world.step(actions)
             ended = step.terminated | step.truncated
-            row = (self._observations, actions, log_probs, step.rewards, alive, step.alive, self._begun)
+            row: tuple[NDArray, ...] = (
+                self._observations,
+                actions,
+                log_probs,
+                step.rewards,
+                alive,
+                step.alive,
+                self._begun,
+            )
             for name, column in zip(_ROWS, (*row, step.terminated, step.truncated), strict=True):
                 rows[name].append(column)
             for name, column in step.events.items():
