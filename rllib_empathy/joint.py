@@ -102,6 +102,12 @@ class JointTrajectory:
         )
 
 
+def rows_of(agents: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """A column `[T, B, N, ...]` as `[G, T, M, ...]`, for agents `[G, n]`: rows are the first one's B games, the second's ..."""
+    chosen = column[:, :, agents.to(column.device)]  # [T, B, G, n, ...]
+    return chosen.movedim((2, 0, 3, 1), (0, 1, 2, 3)).reshape(len(agents), len(column), -1, *column.shape[3:])
+
+
 def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
     """Puts the games of several trajectories (numpy columns) side by side.
 

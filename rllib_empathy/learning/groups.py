@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.joint import JointTrajectory, rows_of
 from rllib_empathy.learning.distributed import average
 from rllib_empathy.policies.actor_critic import ActorCriticKind, ActorCriticModule, Minibatch
 from rllib_empathy.policies.networks import Parameters, State, evaluate
@@ -36,9 +36,7 @@ class LearningGroup:
 
     def gather(self, column: Tensor) -> Tensor:
         """A column `[T, B, N, ...]` as `[G, T, M, ...]`; the rows of a module are its first agent's games, its second's ..."""
-        steps = column.shape[0]
-        chosen = column[:, :, self.agents.to(column.device)]  # [T, B, G, n, ...]
-        return chosen.movedim((2, 0, 3, 1), (0, 1, 2, 3)).reshape(len(self.kinds), steps, -1, *column.shape[3:])
+        return rows_of(self.agents, column)
 
     def scatter(self, column: Tensor, out: Tensor) -> None:
         """The inverse of `gather`: writes `[G, T, M]` into `out` `[T, B, N]`."""

@@ -9,7 +9,7 @@ is itself, place k its co-player (i + k) mod N, as in the grid worlds' observati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import prod
 
 import torch
@@ -17,6 +17,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_empathy.policies.networks import Architecture, Parameters, encode, linear
+
+
+class SocialNetworks(nn.Module):
+    """All networks with which one agent infers its social relationships, whatever network it acts with.
+
+    `social_inference` and `social_learning` say how they are used and trained.
+
+    Args:
+        architecture: of a network for the agent's observations; of it the observations and the convolutions count.
+        joint_actions: number of actions of the agent itself, then of its co-players in order of place.
+        hidden: H.
+    """
+
+    def __init__(self, architecture: Architecture, joint_actions: Sequence[int], hidden: int) -> None:
+        super().__init__()
+        filters = architecture.options.conv_filters
+        self.joint_actions = tuple(joint_actions)
+        self.hidden = hidden
+        self.relationship_architecture = _convolutions_only(architecture, filters)
+        self.conversion_architecture = _convolutions_only(architecture, filters[:1])
+        self.relationship = SocialRelationship(self.relationship_architecture, self.joint_actions, hidden)
+        self.conversion = ObservationConversion(self.conversion_architecture, len(self.joint_actions), hidden)
+
+    @property
+    def group(self) -> Hashable:
+        """Networks can be stacked if and only if their groups are equal."""
+        return (self.relationship_architecture, self.joint_actions, self.hidden)
 
 
 class SocialRelationship(nn.Module):
@@ -55,6 +82,11 @@ class ObservationConversion(nn.Module):
         self.hidden_2 = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, prod(architecture.observation_shape))
         _initialise(self, small=())
+
+
+def _convolutions_only(architecture: Architecture, filters: tuple[int, ...]) -> Architecture:
+    options = architecture.options.model_copy(update={"conv_filters": filters, "hidden": (), "memory": "none"})
+    return architecture._replace(options=options)
 
 
 def _initialise(network: nn.Module, small: tuple[str, ...]) -> None:
@@ -106,6 +138,25 @@ def counterfactual_values(
     taken = functional.one_hot(actions[..., place], joint_actions[place]).to(columns.dtype)
     without = _critic_hidden(parameters, features, actions, joint_actions) - torch.bmm(taken, columns)
     return _critic_out(parameters, torch.relu(without.unsqueeze(2) + columns.unsqueeze(1)))
+
+
+def perspective(
+    networks: SocialNetworks, social: Parameters, conversion: Parameters, observations: Tensor, places: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What co-players may see `[G, M, size]`, and the logits `[G, M, A]` of what the agent itself would do there.
+
+    Args:
+        networks: any one of the group; says of what shape they are.
+        social: parameters of the social-relationship networks.
+        conversion: parameters of the observation conversion networks.
+        observations: `[G, M, *observation_shape]` of the focal agents.
+        places: `[M]`, whose perspective is taken: 1 .. N-1.
+    """
+    players = len(networks.joint_actions)
+    converted = converted_observations(networks.conversion_architecture, conversion, observations, places, players)
+    architecture = networks.relationship_architecture._replace(scale=1.0)
+    there = converted.reshape(*converted.shape[:2], *architecture.observation_shape)
+    return converted, social_logits(social, encode(architecture, social, there))
 
 
 def converted_observations(

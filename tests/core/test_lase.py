@@ -11,8 +11,12 @@ from gymnasium.spaces import Box, Discrete
 
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.config import EmpathyConfig
-from rllib_empathy.policies.lase import LASE, LASEModule, LASEOptions, _perspective_loss, _SocialBatch
-from rllib_empathy.policies.networks import stack_parameters
+from rllib_empathy.policies.lase import LASE, LASEModule, LASEOptions
+from rllib_empathy.policies.networks import Architecture, NetworkOptions, stack_parameters
+from rllib_empathy.policies.social_inference import infer_relationships
+from rllib_empathy.policies.social_learning import SocialBatch, perspective_loss, social_losses
+from rllib_empathy.policies.social_networks import SocialNetworks
+from rllib_empathy.policies.social_options import SocialOptions
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 SHAPES = {"grid": (4, 5, 5), "vector": (6,)}
@@ -67,22 +71,22 @@ def plain_weight(module: LASEModule, joint: JointTrajectory, agent: int, other: 
     order = [(agent + place) % players for place in range(players)]
     place = order.index(other)
     observation = joint.observations[step, game, agent]
-    social, conversion = module.social, module.conversion
+    social, conversion = module.social.relationship, module.social.conversion
 
     def q(actions: list[int]) -> float:
         features = plain_encode(social.convolutions, observation)
         one_hot = torch.cat(
             [
                 torch.eye(count, dtype=torch.float64)[action]
-                for count, action in zip(module.joint_actions, actions, strict=True)
+                for count, action in zip(module.social.joint_actions, actions, strict=True)
             ]
         )
         hidden = torch.relu(social.critic_hidden(features) + social.critic_actions(one_hot))
         return social.critic_out(hidden).item()
 
     taken = [int(joint.actions[step, game, player]) for player in order]
-    choices = module.joint_actions[place]
-    if choices == module.joint_actions[0]:
+    choices = module.social.joint_actions[place]
+    if choices == module.social.joint_actions[0]:
         who = torch.eye(players - 1, dtype=torch.float64)[place - 1]
         x = torch.cat([plain_encode(conversion.convolutions, observation), who])
         x = torch.relu(conversion.hidden_2(torch.relu(conversion.hidden_1(x))))
@@ -165,7 +169,7 @@ def test_shuffling_hands_the_same_shares_to_others():
 def test_perspective_taking_teaches_the_conversion_network_only():
     shape, counts = SHAPES["grid"], (3, 3, 3)
     module = lase_module(shape, counts)
-    batch = _SocialBatch(
+    batch = SocialBatch(
         observations=torch.randint(0, 2, (1, 4, 5, *shape), dtype=torch.uint8),
         actions=torch.randint(0, 3, (1, 4, 5, 3)),
         rewards=torch.zeros(1, 4, 5),
@@ -174,21 +178,52 @@ def test_perspective_taking_teaches_the_conversion_network_only():
         ends=torch.zeros(1, 4, 5, dtype=torch.bool),
     )
     kind = LASE("lase", LASEOptions(conversion_share=1.0), (0,))
-    social = {name: parameter.detach() for name, parameter in stack_parameters([module.social]).items()}
-    loss, parts = _perspective_loss(
-        module, [kind], social, stack_parameters([module.conversion]), batch, torch.Generator().manual_seed(0)
+    social = {name: parameter.detach() for name, parameter in stack_parameters([module.social.relationship]).items()}
+    loss, parts = perspective_loss(
+        module.social,
+        [kind.options],
+        social,
+        stack_parameters([module.social.conversion]),
+        batch,
+        torch.Generator().manual_seed(0),
     )
     loss.sum().backward()
-    assert all(parameter.grad is not None for parameter in module.conversion.parameters())
-    assert all(parameter.grad is None for parameter in module.social.parameters())
+    assert all(parameter.grad is not None for parameter in module.social.conversion.parameters())
+    assert all(parameter.grad is None for parameter in module.social.relationship.parameters())
     assert 0 <= parts["perspective_accuracy"].item() <= 1
+
+
+def test_relationships_can_be_learned_beside_any_acting_network():
+    """A co-player's action 0 earns agent 0 one point; with nothing but its social networks agent 0 learns to thank for it."""
+    torch.manual_seed(0)
+    joint = random_joint((6,), [2, 2, 2], seed=5, steps=8, games=32)
+    helped = joint.actions[..., 1] == 0
+    columns = {
+        "rewards": torch.where(helped, 1.0, 0.1).unsqueeze(-1).expand(joint.shape),
+        "alive": torch.ones_like(joint.alive),
+        "terminated": torch.ones_like(joint.terminated),
+    }
+    joint = JointTrajectory(**{**vars(joint), **columns})
+    networks = SocialNetworks(Architecture.of((6,), 1.0, 2, NetworkOptions()), (2, 2, 2), 16)
+    options, generator = SocialOptions(perspective_taking=False), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(networks.parameters(), lr=2e-2)
+    for _ in range(30):
+        for loss, _ in social_losses([networks], [options], torch.tensor([[0]]), joint, generator):
+            optimizer.zero_grad()
+            loss.sum().backward()
+            optimizer.step()
+    relationships, inferred = infer_relationships(networks, options, joint, agent=0)
+    assert inferred.all()
+    assert (relationships[helped][:, 1] > 0.4).all()
+    assert (relationships[~helped][:, 1] < -0.4).all()
+    assert not relationships[..., 0].any()
 
 
 def test_runners_hold_acting_networks_only():
     config = EmpathyConfig().environment("coin_game").population("lase").debugging(seed=0)
     config.validate()
     runner = JointEnvRunner(config=config, worker_index=0)
-    assert not any(name.startswith(("social", "conversion")) for name in runner.module["lase_0"].state_dict())
+    assert not any(name.startswith("social") for name in runner.module["lase_0"].state_dict())
 
 
 @pytest.mark.parametrize(

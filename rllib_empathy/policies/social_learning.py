@@ -1,0 +1,160 @@
+"""How the networks of social-relationship inference learn.
+
+SARSA for the critic of joint actions, policy gradient for the social policy, perspective taking for the conversion network.
+Kong et al. 2024 (arXiv 2410.07863). Needs agents' `SocialNetworks` and nothing of how they act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rllib_empathy.joint import JointTrajectory, rows_of
+from rllib_empathy.policies.kind import Statistics
+from rllib_empathy.policies.networks import Parameters, encode, prepare, stack_parameters
+from rllib_empathy.policies.social_networks import SocialNetworks, joint_action_values, perspective, social_logits
+from rllib_empathy.policies.social_options import SocialOptions
+
+
+def social_losses(
+    networks: Sequence[SocialNetworks],
+    options: Sequence[SocialOptions],
+    agents: Tensor,
+    joint: JointTrajectory,
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Statistics]]:
+    """Losses `[G]`, one for each gradient step, and what to log. Take each step before asking for the next loss.
+
+    Args:
+        networks: of G agents, of one group (`SocialNetworks.group`).
+        options: of the same agents; how many steps and rows there are is said by the first.
+        agents: `[G, n]`, which agents (indices into N) use each of the networks.
+        joint: torch columns.
+        generator: of minibatches and of the co-players whose perspective is taken.
+    """
+    batch = SocialBatch.of(agents, joint)
+    games = torch.randperm(batch.rewards.shape[2], generator=generator)
+    for chosen in games.tensor_split(min(options[0].social_minibatches, len(games))):
+        part = batch.games(chosen.to(joint.rewards.device))
+        social = stack_parameters([each.relationship for each in networks])
+        loss, statistics = relationship_loss(networks[0], options, social, part)
+        if any(each.perspective_taking for each in options):
+            frozen = {name: parameter.detach() for name, parameter in social.items()}
+            conversion = stack_parameters([each.conversion for each in networks])
+            further, more = perspective_loss(networks[0], options, frozen, conversion, part, generator)
+            loss, statistics = loss + further, {**statistics, **more}
+        yield loss, statistics
+
+
+class SocialBatch(NamedTuple):
+    """What the networks of G agents learn from: `[G, T, M, ...]`, players in order of place."""
+
+    observations: Tensor
+    actions: Tensor  # [G, T, M, N]
+    rewards: Tensor  # [G, T, M], the own extrinsic one
+    alive: Tensor  # [G, T, M, N]
+    goes_on: Tensor  # [G, T, M], the own future goes on in the next row
+    ends: Tensor  # [G, T, M], it ends here
+
+    @classmethod
+    def of(cls, agents: Tensor, joint: JointTrajectory) -> SocialBatch:
+        """The rows of the agents `[G, n]`."""
+        players = joint.shape[2]
+        places = (torch.arange(players).unsqueeze(1) + torch.arange(players)) % players  # [agent, place]
+        places = places.to(joint.rewards.device)
+        ended = (joint.terminated | joint.truncated).unsqueeze(-1)
+        return cls(
+            observations=rows_of(agents, joint.observations),
+            actions=rows_of(agents, joint.actions.long()[:, :, places]),
+            rewards=rows_of(agents, joint.rewards),
+            alive=rows_of(agents, joint.alive[:, :, places]),
+            goes_on=rows_of(agents, joint.alive & joint.survives & ~ended),
+            ends=rows_of(agents, joint.alive & (~joint.survives | joint.terminated.unsqueeze(-1))),
+        )
+
+    def games(self, chosen: Tensor) -> SocialBatch:
+        """Some of the M rows, over all steps."""
+        return SocialBatch(*(column.index_select(2, chosen) for column in self))
+
+
+def relationship_loss(
+    networks: SocialNetworks, options: Sequence[SocialOptions], social: Parameters, batch: SocialBatch
+) -> tuple[Tensor, Statistics]:
+    """SARSA:  d_t = r_t + gamma Q(o_t+1, a_t+1) - Q(o_t, a_t);  the critic lowers d^2, the policy follows d grad log pi.
+
+    Rewards are extrinsic, before gifts. Steps whose successor is unknown, at a limit, do not count.
+
+    Args:
+        networks: any one of the group; says of what shape they are.
+        options: of the G agents.
+        social: stacked parameters of their social-relationship networks.
+        batch: of the G agents.
+    """
+    groups, steps, rows = batch.rewards.shape
+    seen, actions = batch.observations.flatten(1, 2), batch.actions.flatten(1, 2)
+    prepared = prepare(networks.relationship_architecture, social, steps * rows)
+    features = encode(networks.relationship_architecture, prepared, seen)
+    values = joint_action_values(prepared, features, actions, networks.joint_actions).reshape(groups, steps, rows)
+    log_policy = torch.log_softmax(social_logits(prepared, features), -1)
+    log_probs = log_policy.gather(-1, actions[..., :1]).reshape(groups, steps, rows)
+    gamma = values.new_tensor([each.social_gamma for each in options]).view(-1, 1, 1)
+    after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1).detach() * batch.goes_on
+    counts = (batch.goes_on | batch.ends).to(values.dtype)
+    errors = (batch.rewards + gamma * after - values) * counts
+    weight = 1 / counts.sum((1, 2)).clamp(min=1)
+    critic_loss = (errors**2).sum((1, 2)) * weight
+    policy_loss = -(errors.detach() * log_probs).sum((1, 2)) * weight
+    return critic_loss + policy_loss, {"social_critic_error": critic_loss.detach().sqrt()}
+
+
+def perspective_loss(
+    networks: SocialNetworks,
+    options: Sequence[SocialOptions],
+    social: Parameters,
+    conversion: Parameters,
+    batch: SocialBatch,
+    generator: torch.Generator,
+) -> tuple[Tensor, Statistics]:
+    """(1 - delta) CE(a^j, pi(. | o^j)) + delta |o^j - o^i|_1, a mean over rows and over one co-player drawn for each.
+
+    Args:
+        networks: any one of the group; says of what shape they are.
+        options: of the G agents.
+        social: stacked parameters of their social-relationship networks; detached, for only the conversion networks learn.
+        conversion: stacked parameters of their conversion networks.
+        batch: of the G agents.
+        generator: of rows and co-players.
+    """
+    groups, players = batch.actions.shape[0], batch.actions.shape[-1]
+    seen, actions, alive = (column.flatten(1, 2) for column in (batch.observations, batch.actions, batch.alive))
+    alike = [place for place in range(1, players) if networks.joint_actions[place] == networks.joint_actions[0]]
+    count = max(1, int(seen.shape[1] * options[0].conversion_share))
+    rows = torch.randperm(seen.shape[1], generator=generator)[:count].to(seen.device)
+    if not alike:
+        zero = torch.zeros(groups, device=seen.device)
+        return zero, {}
+    places = torch.tensor(alike)[torch.randint(len(alike), (count,), generator=generator)].to(seen.device)
+    seen = seen.index_select(1, rows)
+    converted, logits = perspective(
+        networks,
+        prepare(networks.relationship_architecture, social, count),
+        prepare(networks.conversion_architecture, conversion, count),
+        seen,
+        places,
+    )
+    taken = actions[:, rows, places]
+    counts = (alive[:, rows, places] & alive[:, rows, torch.zeros_like(places)]).to(logits.dtype)
+    weight = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    cross_entropy = functional.cross_entropy(logits.flatten(0, 1), taken.flatten(), reduction="none").view(groups, -1)
+    own = seen.flatten(2).to(converted.dtype) * networks.relationship_architecture.scale
+    distance = (converted - own).abs().mean(-1)
+    delta = logits.new_tensor([each.delta for each in options]).unsqueeze(1)
+    right = (logits.argmax(-1) == taken).to(logits.dtype)
+    return (((1 - delta) * cross_entropy + delta * distance) * weight).sum(1), {
+        "perspective_cross_entropy": (cross_entropy * weight).sum(1).detach(),
+        "perspective_accuracy": (right * weight).sum(1),
+    }
