@@ -35,6 +35,27 @@ class Entry(Settings):
         wanted = {key: value for key, value in defaults.items() if key in kind.Options.model_fields}
         return checked_options(kind, {**wanted, **(self.model_extra or {})})
 
+    def carried(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """See `AgentKind.carried`."""
+        return kind_named(self.kind).carried(self.options(defaults))
+
+
+def as_mapping(entry: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """An entry of a population with its kind as a key."""
+    return {"kind": entry} if isinstance(entry, str) else entry
+
+
+def self_contained(spec: PopulationSpec, defaults: Mapping[str, Any]) -> PopulationSpec:
+    """The same population with everything in it that had to be read from files.
+
+    Raises:
+        SettingError: an unknown kind or option, or an impossible value.
+    """
+    if isinstance(spec, str):
+        return spec
+    carried = [checked(Entry, raw, "population entry").carried(defaults) for raw in map(as_mapping, spec)]
+    return [{**as_mapping(raw), **more} if more else raw for raw, more in zip(spec, carried, strict=True)]
+
 
 @dataclass(frozen=True)
 class Member:
@@ -73,7 +94,7 @@ class Population:
         members: list[Member] = []
         seat = 0
         for number, raw in enumerate(entries):
-            entry = checked(Entry, {"kind": raw} if isinstance(raw, str) else raw, f"population entry {number}")
+            entry = checked(Entry, as_mapping(raw), f"population entry {number}")
             kind, options = kind_named(entry.kind), entry.options(defaults or {})
             agents = tuple(range(seat, seat + entry.count))
             seat += entry.count

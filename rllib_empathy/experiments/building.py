@@ -8,7 +8,7 @@ from env_registry.parameters import SettingError, checked, unknown_name
 from rllib_empathy.experiments.experiment import Experiment
 from rllib_empathy.experiments.metrics_table import episode_columns
 from rllib_empathy.learning.config import EmpathyConfig
-from rllib_empathy.population import Entry
+from rllib_empathy.population import Entry, as_mapping
 
 
 def build_config(experiment: Experiment) -> EmpathyConfig:
@@ -54,7 +54,7 @@ def resolved(experiment: Experiment, config: EmpathyConfig) -> Experiment:
 
 
 def _resolved_entry(raw: str | dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    entry = checked(Entry, {"kind": raw} if isinstance(raw, str) else raw, "population entry")
+    entry = checked(Entry, as_mapping(raw), "population entry")
     seats = entry.model_dump(include={"kind", "count", "shared", "name"})
     return {**seats, **entry.options(defaults).model_dump(mode="json")}
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rllib_empathy.experiments.errors import CheckpointError
 from rllib_empathy.experiments.run_folder import RunFolder
 from rllib_empathy.learning.algorithm import Empathy
 from rllib_empathy.learning.config import EmpathyConfig
+from rllib_empathy.policies.frozen import TrainedAgent
 
 _WEIGHTS = Path("learner_group") / "learner" / "rl_module"
 
@@ -73,6 +76,43 @@ def restore_weights(module: MultiRLModule, path: Path) -> None:
     """
     try:
         module.restore_from_path(str(path / _WEIGHTS))
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _damaged(path, error) from error
+
+
+def read_agent(checkpoint: str | Path, agent: int = 0) -> TrainedAgent:
+    """One agent of a run, as it was when the checkpoint was written.
+
+    Args:
+        checkpoint: a checkpoint's folder, or a run folder for its last one.
+        agent: its number in that run.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used, or it has no such agent.
+    """
+    path = find_checkpoint(checkpoint)
+    config = read_config(path)
+    population = config.resolved_population()
+    if agent not in population.module_of_agent:
+        last = len(population.module_of_agent) - 1
+        raise CheckpointError(f"Checkpoint {path} has no agent {agent}; its agents are 0 to {last}.")
+    (member,) = (member for member in population.members if agent in member.agents)
+    folder = path / _WEIGHTS / member.module_id
+    try:
+        stored = pickle.loads((folder / Empathy.CLASS_AND_CTOR_ARGS_FILE_NAME).read_bytes())
+        settings = stored["ctor_args_and_kwargs"][1]
+        trained = TrainedAgent(
+            checkpoint=str(path),
+            agent=agent,
+            kind=member.kind.name,
+            world=config.world_facts().title,
+            module_class=stored["class"],
+            model_config=settings["model_config"],
+            observation_space=settings["observation_space"],
+            action_space=settings["action_space"],
+            weights=pickle.loads((folder / f"{RLModule.STATE_FILE_NAME}.pkl").read_bytes()),
+        )
+        return replace(trained, weights=trained.module().get_state())  # without what helped it to learn
     except Exception as error:  # a damaged pickle can raise anything
         raise _damaged(path, error) from error
 

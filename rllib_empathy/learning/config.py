@@ -17,7 +17,7 @@ from env_registry.parameters import SettingError, unknown_name
 from rllib_empathy.metrics import STATS
 from rllib_empathy.policies import KINDS
 from rllib_empathy.policies.kind import WorldFacts
-from rllib_empathy.population import Population, PopulationSpec
+from rllib_empathy.population import Population, PopulationSpec, self_contained
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 
@@ -107,14 +107,14 @@ class EmpathyConfig(AlgorithmConfig):
         Raises:
             SettingError: no world, or a population that does not fit it.
         """
-        return Population.of(self.population_spec, self._world_facts().num_agents, self.agent_defaults)
+        return Population.of(self.population_spec, self.world_facts().num_agents, self.agent_defaults)
 
     def module_spaces(self) -> dict[str, tuple[Any, Any]]:
         """Observation and action space of each module id.
 
         Observations have one form for all agents, the trajectory's; actions are the agent's own.
         """
-        facts = self._world_facts()
+        facts = self.world_facts()
         of_agent = [(facts.observation_space, actions) for actions in facts.action_spaces]
         of_module = {member.module_id: of_agent[member.agents[0]] for member in self.resolved_population().members}
         return {INPUT_ENV_SPACES: of_agent[0], **of_module}
@@ -124,18 +124,19 @@ class EmpathyConfig(AlgorithmConfig):
     ) -> MultiRLModuleSpec:
         """The networks of the population."""
         spaces = spaces or self.module_spaces()
-        world = self._world_facts()
+        world = self.world_facts()
         return MultiRLModuleSpec(
             rl_module_specs={
                 member.module_id: RLModuleSpec(
-                    module_class=member.kind.Module,
+                    module_class=member.kind.module_class(member.options),
                     observation_space=spaces[member.module_id][0],
                     action_space=spaces[member.module_id][1],
                     model_config=member.kind.model_config(member.options, world, member.agents),
-                    inference_only=inference_only,
+                    inference_only=inference_only or not member.kind.learns,
                 )
                 for member in self.resolved_population().members
-            }
+            },
+            inference_only=inference_only,
         )
 
     def get_default_learner_class(self) -> type:
@@ -157,11 +158,12 @@ class EmpathyConfig(AlgorithmConfig):
         if self.env is None:
             raise SettingError(f"No world is set: call .environment(NAME). Known: {', '.join(env_registry.WORLDS)}.")
         population = self.resolved_population()
+        self.population_spec = self_contained(self.population_spec, self.agent_defaults)
         spaces = self.module_spaces()
         for member in population.members:
+            member.kind.check_world(self.world_facts(), member.options)
             member.kind.check_spaces(*spaces[member.module_id], member.options)
-            member.kind.check_world(self._world_facts(), member.options)
-            actions = [self._world_facts().action_spaces[agent] for agent in member.agents]
+            actions = [self.world_facts().action_spaces[agent] for agent in member.agents]
             if any(space != actions[0] for space in actions):
                 raise SettingError(
                     f"Agents {', '.join(map(str, member.agents))} share the network {member.module_id!r} but have unlike actions "
@@ -203,20 +205,22 @@ class EmpathyConfig(AlgorithmConfig):
         """What makes the world: its class where one was registered, else its name or a callable."""
         return self.registered_worlds.get(self.env, self.env)
 
-    def _world_facts(self) -> WorldFacts:
-        """The world is asked once per process and setting."""
+    def world_facts(self) -> WorldFacts:
+        """What agents may need to know of the world, which is asked once per process and setting."""
         key = (self._world(), repr(sorted(self.env_config.items())))
         if key not in _FACTS:
             for name, made in self.registered_worlds.items():
                 env_registry.WORLDS.setdefault(name, made)  # this process may not have heard of it
             world = self.make_world(1)
+            known_as = self._world_name(type(world))
             _FACTS[key] = WorldFacts(
-                name=self._world_name(type(world)),
+                name=known_as,
                 env_config=dict(self.env_config),
                 type=type(world),
                 num_agents=world.num_agents,
                 observation_space=world.observation_space,
                 action_spaces=getattr(world, "action_spaces", (world.action_space,) * world.num_agents),
+                title=known_as or self._world_title(world),
             )
         return _FACTS[key]
 
@@ -226,6 +230,12 @@ class EmpathyConfig(AlgorithmConfig):
             return None
         known = {**self.registered_worlds, **env_registry.WORLDS}
         return next((name for name, made in known.items() if made in (self._world(), of_type)), None)
+
+    def _world_title(self, world: World) -> str:
+        """What to call a world that has no name: the name of what made it, and of its wrappers."""
+        title = getattr(world, "name", f"{type(world).__module__}:{type(world).__qualname__}")
+        wrappers = ", ".join(map(str, self.env_config.get("wrappers") or ()))
+        return f"{title} in {wrappers}" if wrappers else title
 
 
 _FACTS: dict[tuple[Any, str], WorldFacts] = {}

@@ -54,6 +54,8 @@ class EmpathyLearner(TorchLearner):
         self._kinds = self.config.resolved_population().kinds()
         self._stepped: dict[str, dict[str, list[Tensor]]] = {}  # module id -> optimiser -> its parameters
         super().build()
+        for module_id, kind in self._kinds.items():
+            kind.initialise(self.module[module_id])
         # RLlib's seeding makes torch fill all new memory with NaN, which costs a twentieth of the time and changes no result.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._generator = torch.Generator().manual_seed(self.config.seed or 0)

@@ -1,6 +1,6 @@
 """Kinds of agents: one file each, registered by name."""
 
-from rllib_empathy.policies import a2c, blind_gift, go, lase, ppo, random_agent, scripted
+from rllib_empathy.policies import a2c, blind_gift, frozen, go, lase, ppo, random_agent, scripted
 from rllib_empathy.policies.kind import KINDS, AgentKind, AgentModule, kind_named, register_kind
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "AgentModule",
     "a2c",
     "blind_gift",
+    "frozen",
     "go",
     "kind_named",
     "lase",

@@ -28,6 +28,7 @@ class WorldFacts(NamedTuple):
     num_agents: int
     observation_space: Any
     action_spaces: Sequence[Any]  # of all agents
+    title: str = ""  # what the world is called in messages; worlds of one title are the same but for their env_config
 
 
 class Action(NamedTuple):
@@ -132,6 +133,11 @@ class AgentKind(ABC):
         return
 
     @classmethod
+    def module_class(cls, options: Any) -> type[AgentModule]:
+        """The class of these agents' module."""
+        return cls.Module
+
+    @classmethod
     def model_config(cls, options: Any, world: WorldFacts, agents: tuple[int, ...]) -> dict[str, Any]:
         """What the module of these agents needs to know of the options and the world, in plain types.
 
@@ -139,6 +145,15 @@ class AgentKind(ABC):
             SettingError: these agents cannot share a module, or this kind cannot play this world.
         """
         return {}
+
+    @classmethod
+    def carried(cls, options: Any) -> dict[str, Any]:
+        """Options that were read from files, in the form in which they travel to processes that do not see the files."""
+        return {}
+
+    def initialise(self, module: Any) -> None:
+        """Called once with this kind's new module; where a run goes on from a checkpoint, its weights come after that."""
+        return
 
     def observe(self, joint: JointTrajectory, modules: dict[str, Any], population: dict[str, AgentKind]) -> None:
         """Called once per iteration with the new trajectory, before rewards are reshaped.

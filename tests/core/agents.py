@@ -18,6 +18,9 @@ SMALL = {"hidden": (6,), "conv_filters": (4,), "memory_size": 5}
 STATES: dict[str, dict[str, int]] = {"none": {}, "lstm": {"h": 5, "c": 5}, "gru": {"h": 5}}
 """Recurrent states of the small networks, as `made_up` wants them."""
 
+READY = sorted(n for n, k in KINDS.items() if not any(field.is_required() for field in k.Options.model_fields.values()))
+"""Kinds that need no more than their name; frozen agents need a checkpoint."""
+
 
 def facts_of(observation_space: Any, actions: int = 4) -> WorldFacts:
     """A world of three agents that nobody has registered."""

@@ -19,10 +19,10 @@ from rllib_empathy.policies import KINDS, AgentKind, AgentModule, kind_named, re
 from rllib_empathy.policies.actor_critic import ActorCriticKind
 from rllib_empathy.policies.kind import checked_options
 from rllib_empathy.reshaping.rewards import reshape_rewards
-from tests.core.agents import SMALL, STATES, facts_of, module_of
+from tests.core.agents import READY, SMALL, STATES, facts_of, module_of
 from tests.core.made_up import made_up
 
-NAMES = sorted(KINDS)
+NAMES = READY
 WITH_NETWORK = [name for name in NAMES if "network" in KINDS[name].Options.model_fields]
 LEARNING = [name for name in NAMES if KINDS[name].learns]
 WORLDS = {"vector": (5,), "grid": (3, 4, 4)}

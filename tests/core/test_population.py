@@ -13,6 +13,7 @@ from env_registry.parameters import SettingError
 from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.policies import KINDS
 from rllib_empathy.population import Member, Population
+from tests.core.agents import READY
 from tests.worlds.small_games import FadingWorld
 
 few = settings(max_examples=50, deadline=None)
@@ -71,9 +72,9 @@ def test_kinds_know_their_seats():
 
 ENTRIES = st.lists(
     st.one_of(
-        st.sampled_from(sorted(KINDS)),
+        st.sampled_from(READY),
         st.fixed_dictionaries(
-            {"kind": st.sampled_from(sorted(KINDS)), "count": st.integers(1, 4)},
+            {"kind": st.sampled_from(READY), "count": st.integers(1, 4)},
             optional={"shared": st.booleans()},
         ),
     ),
