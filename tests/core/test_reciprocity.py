@@ -89,7 +89,7 @@ def test_nothing_crosses_the_end_of_an_episode(seed, shape, decay):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), SHAPES)
 def test_an_equal_pay_back_settles_the_balance(seed, shape):
-    steps, games, agents = shape
+    steps, _, _ = shape
     influence, _ = influences(seed, *shape)
     received = influence.transpose(2, 3)
     paid = received.sum(0, keepdim=True)
