@@ -28,7 +28,7 @@ class WorldFacts(NamedTuple):
     num_agents: int
     observation_space: Any
     action_spaces: Sequence[Any]  # of all agents
-    title: str = ""  # what the world is called in messages; worlds of one title are the same but for their env_config
+    title: str  # what the world is called in messages; worlds of one title are the same but for their env_config
 
 
 class Action(NamedTuple):

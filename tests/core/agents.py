@@ -24,7 +24,7 @@ READY = sorted(n for n, k in KINDS.items() if not any(field.is_required() for fi
 
 def facts_of(observation_space: Any, actions: int = 4) -> WorldFacts:
     """A world of three agents that nobody has registered."""
-    return WorldFacts(None, {}, object, 3, observation_space, (Discrete(actions),) * 3)
+    return WorldFacts(None, {}, object, 3, observation_space, (Discrete(actions),) * 3, "a world")
 
 
 def module_of(kind: str = "ppo", shape: tuple[int, ...] = (5,), actions: int = 4, seed: int = 0, **network: Any) -> Any:
