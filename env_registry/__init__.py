@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from env_registry.game import Game, GameParameters, Step, World
+from env_registry.game import Game, GameParameters, Share, Step, World
 from env_registry.kernel_cache import forget_stale_kernels
 from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
@@ -13,6 +13,7 @@ __all__ = [
     "Game",
     "GameParameters",
     "SettingError",
+    "Share",
     "Step",
     "World",
     "make",

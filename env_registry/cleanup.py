@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from env_registry.game import Share
 from env_registry.grid import GridParameters, GridWorld, clear, move, place_agents, random_free_cell
 from env_registry.random_streams import shuffle, uniform
 
@@ -157,6 +158,7 @@ class Cleanup(GridWorld):
     Parameters = CleanupParameters
     parameters: CleanupParameters
     event_names = ("waste_cleaned", "apples_eaten")
+    cooperation: ClassVar = {"cleaning_rate": Share("waste_cleaned")}
 
     def setup(self) -> None:
         rules = self.parameters

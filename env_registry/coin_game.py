@@ -19,6 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from env_registry.game import Share
 from env_registry.grid import GridParameters, GridWorld, View, agent_colours, clear, move, place_agents
 from env_registry.random_streams import below, shuffle
 
@@ -144,6 +145,7 @@ class CoinGame(GridWorld):
     Parameters = CoinGameParameters
     parameters: CoinGameParameters
     event_names = ("own_coins", "other_coins")
+    cooperation: ClassVar = {"own_coin_share": Share("own_coins", of=("own_coins", "other_coins"))}
 
     def setup(self) -> None:
         rules = self.parameters

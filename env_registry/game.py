@@ -39,6 +39,13 @@ class Step(NamedTuple):
     final_observations: Array | None  # [B, N, *observation_shape], None where no game has ended
 
 
+class Share(NamedTuple):
+    """A measure of cooperation: how often `event` happened, as a share of all events `of`, or per agent and step without such."""
+
+    event: str
+    of: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class World(Protocol):
     """A batch of games as the sampling side sees it."""
@@ -118,7 +125,7 @@ class Game(ABC):
 
     A subclass names its `Parameters`, `action_names`, `event_names`, `observation_space`, allocates its state with `array`,
     and implements `start`, `advance`, `observe` and `render`. Compiled code is called through `run`, which shares the games among
-    threads.
+    threads. Runs log what `cooperation` names; an event "timed_out" (in each step that an agent is) makes them log peace.
 
     Args:
         num_games: B >= 1.
@@ -130,6 +137,7 @@ class Game(ABC):
 
     Parameters: ClassVar[type[GameParameters]]
     event_names: ClassVar[tuple[str, ...]] = ()
+    cooperation: ClassVar[Mapping[str, Share]] = {}
     action_names: tuple[str, ...]
     observation_space: Box
 

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from env_registry.game import Game, GameParameters
+from env_registry.game import Game, GameParameters, Share
 
 Payoffs = tuple[float, float, float, float]
 
@@ -69,6 +69,7 @@ class MatrixGame(Game):
     Parameters = MatrixGameParameters
     parameters: MatrixGameParameters
     event_names = ("cooperations",)
+    cooperation: ClassVar = {"cooperation_rate": Share("cooperations")}
     action_names = ("cooperate", "defect")
 
     def setup(self) -> None:

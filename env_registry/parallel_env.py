@@ -43,6 +43,7 @@ class WorldEnv(ParallelEnv[str, Array, int]):
         self.world = world
         self.render_mode = render_mode
         self.event_names = world.event_names
+        self.cooperation = getattr(world, "cooperation", {})
         self.possible_agents = [f"agent_{number}" for number in range(world.num_agents)]
         self.agents: list[str] = []
         box = world.observation_space

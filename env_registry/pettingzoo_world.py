@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
-from env_registry.game import Array, Step, checked_actions
+from env_registry.game import Array, Share, Step, checked_actions
 from env_registry.observations import ObservationLayout
 from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
@@ -49,7 +49,7 @@ class PettingZooWorld:
     since. These are the state, and `set_state` plays the unfinished episodes again.
 
     Events: those that the environment names in `event_names` and counts in `infos[agent]["events"]`, as registered
-    worlds do.
+    worlds do; measures made of them: those in its `cooperation`, as in `Game`.
 
     Args:
         env: see `parallel_env`.
@@ -81,6 +81,7 @@ class PettingZooWorld:
         self.possible_agents = list(first.possible_agents)
         self.num_games, self.num_agents = num_games, len(self.possible_agents)
         self.event_names: tuple[str, ...] = tuple(getattr(first.unwrapped, "event_names", ()))
+        self.cooperation: Mapping[str, Share] = getattr(first.unwrapped, "cooperation", {})
         self.observation_spaces = tuple(first.observation_space(agent) for agent in self.possible_agents)
         self.action_spaces = tuple(self._discrete(agent, first.action_space(agent)) for agent in self.possible_agents)
         self.action_space = Discrete(max(int(space.n) for space in self.action_spaces))

@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from env_registry.game import Share
 from env_registry.grid import GridParameters, GridWorld, clear, move, place_agents, random_free_cell
 from env_registry.random_streams import shuffle
 
@@ -115,6 +116,7 @@ class Snowdrift(GridWorld):
     Parameters = SnowdriftParameters
     parameters: SnowdriftParameters
     event_names = ("drifts_removed",)
+    cooperation: ClassVar = {"removal_rate": Share("drifts_removed")}
 
     def setup(self) -> None:
         self.lay_out({"drift": (130, 160, 215)}, ("stay", "remove"))

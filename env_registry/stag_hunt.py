@@ -19,6 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from env_registry.game import Share
 from env_registry.grid import GridParameters, GridWorld, clear, move, place_agents, random_free_cell
 from env_registry.random_streams import shuffle
 
@@ -154,6 +155,7 @@ class StagHunt(GridWorld):
     Parameters = StagHuntParameters
     parameters: StagHuntParameters
     event_names = ("stags", "hares")
+    cooperation: ClassVar = {"stag_share": Share("stags", of=("stags", "hares"))}
 
     def setup(self) -> None:
         hunting = ("hunt hare", "hunt stag") if self.parameters.rule == "explicit" else ()

@@ -257,13 +257,15 @@ def test_rows_are_flat_and_tell_who_earned_what():
         "agent_episode_returns_mean": {"agent_0": 1.0, "agent_1": 2.0, "agent_2": 3.0, "agent_3": 4.0},
         "events_mean": {"apples": 6.0},
         "agent_events_mean": {"apples": {f"agent_{agent}": float(agent) for agent in range(4)}},
+        "outcomes_mean": {"equality": 0.75, "cooperation/sharing": 0.5},
     }
+    gifts = {"agent_returns_after_gifts_mean": {"agent_0": 1.5, "agent_3": 3.5}, "equality_after_gifts_mean": 0.9}
     result = {
         "training_iteration": 2,
         "time_this_iter_s": 0.5,
         "timers": {"env_runner_sampling_timer": 0.1, "learner_update_timer": 0.2},
         "env_runners": sampled,
-        "learners": {"ppo_0": {"entropy": 1.5, "num_module_steps_trained": 9}, "__all_modules__": {"num": 3}},
+        "learners": {"ppo_0": {"entropy": 1.5, "num_module_steps_trained": 9}, "__all_modules__": {"num": 3, **gifts}},
         "evaluation": {"env_runners": {**sampled, "episode_return_mean": 12.0}},
     }
     row = flat_metrics(result, population, ["apples"], seconds=7.0)
@@ -271,6 +273,8 @@ def test_rows_are_flat_and_tell_who_earned_what():
     assert (row["kind_return/ppo"], row["kind_return/slow"], row["kind_return/random"]) == (1.5, 3.0, 4.0)
     assert (row["group_return"], row["agent_return/3"], row["agent_events/apples/2"]) == (10.0, 4.0, 2.0)
     assert row["evaluation/group_return"] == 12.0
+    assert (row["equality"], row["cooperation/sharing"], row["evaluation/equality"]) == (0.75, 0.5, 0.75)
+    assert (row["agent_return_after_gifts/3"], row["equality_after_gifts"]) == (3.5, 0.9)
     assert {name for name in row if name.startswith("learner/")} == {"learner/ppo_0/entropy"}
     assert set(episode_columns(population, ["apples"])) <= set(row)
     nothing_ended = {key: sampled[key] for key in list(sampled)[:3]}

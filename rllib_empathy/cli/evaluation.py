@@ -21,7 +21,7 @@ def evaluate(
     """Play whole episodes with the policies of a checkpoint."""
     prepare()
     from rllib_empathy.experiments import evaluation
-    from rllib_empathy.experiments.display import evaluation_table
+    from rllib_empathy.experiments.display import evaluation_table, outcomes_table
 
     with clear_errors():
         result = evaluation.evaluate(checkpoint, episodes, seed, greedy)
@@ -29,3 +29,4 @@ def evaluate(
             typer.echo(json_format.dumps(result.to_json(), indent=2))
         else:
             terminal().print(evaluation_table(result))
+            terminal().print(outcomes_table(result))

@@ -9,6 +9,7 @@ from rllib_empathy.experiments.experiment import Experiment
 from rllib_empathy.experiments.metrics_table import episode_columns
 from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.population import Entry, as_mapping
+from rllib_empathy.sampling.episodes import outcome_names
 
 
 def build_config(experiment: Experiment) -> EmpathyConfig:
@@ -60,7 +61,8 @@ def _resolved_entry(raw: str | dict[str, Any], defaults: dict[str, Any]) -> dict
 
 
 def _check_metrics(experiment: Experiment, config: EmpathyConfig) -> None:
-    known = episode_columns(config.resolved_population(), config.make_world(1).event_names)
+    world = config.make_world(1)
+    known = [*episode_columns(config.resolved_population(), world.event_names), *outcome_names(world)]
     if experiment.evaluation.interval:
         known += [f"evaluation/{name}" for name in known]
     for name in experiment.stop.metrics:

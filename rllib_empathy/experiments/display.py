@@ -17,7 +17,7 @@ from rich.table import Table
 
 from rllib_empathy.experiments.evaluation import Evaluation, mean_and_interval
 from rllib_empathy.experiments.experiment import Stop
-from rllib_empathy.experiments.metrics_table import Row, labels
+from rllib_empathy.experiments.metrics_table import Row, is_outcome, labels
 from rllib_empathy.population import Population
 
 SECONDS_BETWEEN_LINES = 10
@@ -99,7 +99,7 @@ def results_table(metrics: Mapping[str, NDArray[np.float64]], population: Popula
         table.add_column(column, justify="right")
     rows = {"group return": "group_return"}
     rows |= {f"return of {name}, per agent": f"kind_return/{name}" for name in labels(population)}
-    rows |= {name.removeprefix("events/").replace("_", " "): name for name in metrics if name.startswith("events/")}
+    rows |= {_in_words(name): name for name in metrics if name.startswith("events/") or is_outcome(name)}
     for what, name in rows.items():
         table.add_row(what, *(_number(value) for value in first_and_last(metrics[name], metrics["episodes"])))
     return table
@@ -134,10 +134,24 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def outcomes_table(evaluation: Evaluation) -> Table:
+    """Social metrics and measures of cooperation, with 95 % intervals over the episodes that have them."""
+    table = Table(title="Social metrics", title_justify="left", box=SIMPLE_HEAD, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, values in evaluation.outcomes.items():
+        table.add_row(_in_words(name), _interval(values))
+    return table
+
+
+def _in_words(column: str) -> str:
+    return column.rpartition("/")[2].replace("_", " ")
+
+
 def _interval(values: NDArray[Any]) -> str:
     numbers = mean_and_interval(values)
-    half = numbers["half_width"]
-    return f"{numbers['mean']:.2f}" + (f" ±{half:.2f}" if half is not None else "")
+    mean, half = numbers["mean"], numbers["half_width"]
+    return "-" if mean is None else f"{mean:.2f}" + (f" ±{half:.2f}" if half is not None else "")
 
 
 def _number(value: float) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rllib_empathy.experiments.checkpoints import find_checkpoint, read_config, restore_weights
 from rllib_empathy.experiments.metrics_table import labels
+from rllib_empathy.sampling.episodes import FinishedEpisodes, cooperation_of
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 LARGEST_BATCH = 64
@@ -25,6 +26,7 @@ class Evaluation:
     returns: NDArray[np.float64]  # [K, N] extrinsic
     lengths: NDArray[np.int64]  # [K]
     events: dict[str, NDArray[np.int64]]  # name -> [K, N]
+    outcomes: dict[str, NDArray[np.float64]]  # name -> [K]: social metrics, NaN where an episode has none
     seats: tuple[str, ...]  # who sits where: label of each agent's entry of the population
 
     def to_json(self) -> dict[str, Any]:
@@ -43,13 +45,18 @@ class Evaluation:
                 for agent, kind in enumerate(self.seats)
             ],
             "events": {name: mean_and_interval(counts.sum(1)) for name, counts in self.events.items()},
+            "outcomes": {name: mean_and_interval(values) for name, values in self.outcomes.items()},
         }
 
 
 def mean_and_interval(values: NDArray[Any]) -> dict[str, float | None]:
-    """Mean m and the half width of its 95 % interval, m +- 1.96 s / sqrt(K), over K episodes; None if K = 1."""
-    half = 1.96 * float(np.std(values, ddof=1)) / sqrt(len(values)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "half_width": half}
+    """Mean m and the half width of its 95 % interval, m +- 1.96 s / sqrt(K), over the K episodes that have a value.
+
+    The half width is None if K = 1, both are if K = 0.
+    """
+    known = values[~np.isnan(values)]
+    half = 1.96 * float(np.std(known, ddof=1)) / sqrt(len(known)) if len(known) > 1 else None
+    return {"mean": float(np.mean(known)) if len(known) else None, "half_width": half}
 
 
 def evaluate(checkpoint: str | Path, episodes: int = 100, seed: int | None = 0, greedy: bool = False) -> Evaluation:
@@ -73,18 +80,19 @@ def evaluate(checkpoint: str | Path, episodes: int = 100, seed: int | None = 0, 
     runner = JointEnvRunner(config=config, worker_index=0)
     restore_weights(runner.module, path)
     runner.policy.weights_changed()
-    returns, lengths, events = [], [], []
+    parts = []
     for _ in range(ceil(episodes / games)):
-        (joint,) = runner.sample(num_episodes=games, explore=not greedy)
-        under_way = joint.alive.any(2)
-        returns.append((joint.rewards * under_way[..., None]).sum(0, dtype=np.float64))
-        lengths.append(under_way.sum(0))
-        events.append({n: (c * under_way[..., None]).sum(0, dtype=np.int64) for n, c in joint.events.items()})
+        runner.sample(num_episodes=games, explore=not greedy)
+        finished = runner.take_finished()
+        assert finished is not None  # one episode of each game
+        parts.append(finished.by_game())  # cut off by number, not by who ended last
     runner.stop()
+    played = FinishedEpisodes.concatenate(parts)
     seats = {agent: name for name, agents in labels(config.resolved_population()).items() for agent in agents}
     return Evaluation(
-        np.concatenate(returns)[:episodes],
-        np.concatenate(lengths)[:episodes],
-        {name: np.concatenate([batch[name] for batch in events])[:episodes] for name in events[0]},
+        played.returns[:episodes],
+        played.lengths[:episodes],
+        {name: counts[:episodes] for name, counts in played.events.items()},
+        {name: values[:episodes] for name, values in played.outcomes(cooperation_of(runner.world)).items()},
         tuple(seats[agent] for agent in sorted(seats)),
     )

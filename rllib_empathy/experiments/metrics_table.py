@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_empathy.population import Member, Population
+from rllib_empathy.sampling.episodes import SOCIAL
 
 Row = dict[str, float]
 """Name of a column -> number; NaN where it is not known (no episode has ended yet)."""
@@ -34,8 +35,8 @@ def labels(population: Population) -> dict[str, list[int]]:
 def episode_columns(population: Population, event_names: Sequence[str]) -> list[str]:
     """Names of the columns that describe episodes; means over those that ended in the iteration.
 
-    `group_return` is the sum over agents, `kind_return/LABEL` the mean over the agents of an entry of the population,
-    `events/NAME` the sum over agents.
+    `group_return` is the sum over agents (the collective return), `kind_return/LABEL` the mean over the agents of an entry of
+    the population, `events/NAME` the sum over agents.
     """
     agents = range(len(population.module_of_agent))
     return [
@@ -69,6 +70,7 @@ def flat_metrics(result: Mapping[str, Any], population: Population, event_names:
         "episodes": int(sampled["num_episodes"]),
         **_episode_metrics(sampled, population, event_names),
     }
+    row.update(_after_gifts(result.get("learners", {}).get("__all_modules__", {})))
     for module, statistics in sorted(result.get("learners", {}).items()):
         if module != "__all_modules__":
             for name, value in sorted(statistics.items()):
@@ -82,7 +84,7 @@ def flat_metrics(result: Mapping[str, Any], population: Population, event_names:
 
 
 def _episode_metrics(sampled: Mapping[str, Any], population: Population, event_names: Sequence[str]) -> Row:
-    """The columns of `episode_columns`, NaN where no episode has ended yet."""
+    """The columns of `episode_columns`, NaN where no episode has ended yet, and then the outcomes of episodes."""
     returns = sampled.get("agent_episode_returns_mean", {})
     events, agent_events = sampled.get("events_mean", {}), sampled.get("agent_events_mean", {})
     agents = range(len(population.module_of_agent))
@@ -95,7 +97,22 @@ def _episode_metrics(sampled: Mapping[str, Any], population: Population, event_n
         *(events.get(name, nan) for name in event_names),
         *(agent_events.get(name, {}).get(f"agent_{agent}", nan) for name in event_names for agent in agents),
     ]
-    return dict(zip(episode_columns(population, event_names), map(float, values), strict=True))
+    columns = zip(episode_columns(population, event_names), values, strict=True)
+    return {name: float(value) for name, value in (*columns, *sampled.get("outcomes_mean", {}).items())}
+
+
+def is_outcome(name: str) -> bool:
+    """Whether a column of metrics.csv is a social metric or a measure of cooperation."""
+    return name in (*SOCIAL, "peace", "equality_after_gifts") or name.startswith("cooperation/")
+
+
+def _after_gifts(learned: Mapping[str, Any]) -> Row:
+    """What agents had at the ends of episodes after all gifts; nothing where nobody gives."""
+    returns = learned.get("agent_returns_after_gifts_mean", {})
+    row = {f"agent_return_after_gifts/{agent.removeprefix('agent_')}": float(mean) for agent, mean in returns.items()}
+    if row:
+        row["equality_after_gifts"] = float(learned["equality_after_gifts_mean"])
+    return row
 
 
 class MetricsTable:

@@ -14,7 +14,7 @@ from ray.rllib.policy.policy import PolicySpec
 import env_registry
 from env_registry.game import World
 from env_registry.parameters import SettingError, unknown_name
-from rllib_empathy.metrics import STATS
+from rllib_empathy.episode_means import STATS
 from rllib_empathy.policies import KINDS
 from rllib_empathy.policies.kind import WorldFacts
 from rllib_empathy.population import Population, PopulationSpec, self_contained

@@ -29,10 +29,10 @@ from ray.rllib.utils.metrics import (
 )
 
 from env_registry.game import World
+from rllib_empathy.episode_means import sum_and_count
 from rllib_empathy.joint import JointTrajectory
-from rllib_empathy.metrics import sum_and_count
 from rllib_empathy.sampling.acting import JointPolicy
-from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes
+from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes, cooperation_of
 from rllib_empathy.sampling.memory import return_freed_memory
 
 logger = logging.getLogger(__name__)
@@ -137,23 +137,18 @@ class JointEnvRunner(EnvRunner, Checkpointable):
 
     def get_metrics(self) -> dict[str, Any]:
         """What has been collected since the last call: episodes' returns, lengths and events, and counts of steps."""
-        episodes, self._finished = self._finished, []
-        count = sum(len(finished.lengths) for finished in episodes)
+        finished = self.take_finished()
+        count = 0 if finished is None else len(finished.lengths)
         self.metrics.log_value(NUM_EPISODES, count, reduce="sum")
         self.metrics.log_value(NUM_EPISODES_LIFETIME, count, reduce="lifetime_sum")
-        for finished in episodes:
-            self._log_means((EPISODE_RETURN_MEAN,), finished.returns.sum(1))
-            self._log_means((EPISODE_LEN_MEAN,), finished.lengths)
-            for agent in range(finished.returns.shape[1]):
-                self._log_means(("agent_episode_returns_mean", f"agent_{agent}"), finished.returns[:, agent])
-            for member in self.population.members:
-                own = finished.returns[:, list(member.agents)].sum(1)
-                self._log_means(("module_episode_returns_mean", member.module_id), own)
-            for name, counts in finished.events.items():
-                self._log_means(("events_mean", name), counts.sum(1))
-                for agent in range(counts.shape[1]):
-                    self._log_means(("agent_events_mean", name, f"agent_{agent}"), counts[:, agent])
+        if finished is not None:
+            self._log_episodes(finished)
         return self.metrics.reduce()
+
+    def take_finished(self) -> FinishedEpisodes | None:
+        """The episodes that ended since the last call, in the order of their ends; the metrics will not contain them."""
+        parts, self._finished = self._finished, []
+        return FinishedEpisodes.concatenate(parts) if parts else None
 
     def stop(self) -> None:
         """Closes the games."""
@@ -292,6 +287,21 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
         self.metrics.log_value((NUM_AGENT_STEPS_SAMPLED, "all"), agent_steps, reduce="sum")
         self.metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, "all"), agent_steps, reduce="lifetime_sum")
+
+    def _log_episodes(self, finished: FinishedEpisodes) -> None:
+        self._log_means((EPISODE_RETURN_MEAN,), finished.returns.sum(1))
+        self._log_means((EPISODE_LEN_MEAN,), finished.lengths)
+        for agent in range(finished.returns.shape[1]):
+            self._log_means(("agent_episode_returns_mean", f"agent_{agent}"), finished.returns[:, agent])
+        for member in self.population.members:
+            own = finished.returns[:, list(member.agents)].sum(1)
+            self._log_means(("module_episode_returns_mean", member.module_id), own)
+        for name, counts in finished.events.items():
+            self._log_means(("events_mean", name), counts.sum(1))
+            for agent in range(counts.shape[1]):
+                self._log_means(("agent_events_mean", name, f"agent_{agent}"), counts[:, agent])
+        for name, values in finished.outcomes(cooperation_of(self.world)).items():
+            self._log_means(("outcomes_mean", name), values)
 
     def _log_means(self, key: tuple[str, ...], values: NDArray) -> None:
         self.metrics.log_value(key, sum_and_count(values), reduce="episode_mean")

@@ -7,10 +7,12 @@ import pickle
 import numpy as np
 import pytest
 
-from env_registry import Step
-from rllib_empathy.sampling.episodes import EpisodeTotals
+from env_registry import WORLDS, Share, Step, make
+from rllib_empathy import metrics
+from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes, cooperation_of, outcome_names
 
 EVENTS = ("apples", "returns")  # an event may be called like a total
+COOPERATION = {"apples_each": Share("apples")}
 
 
 def random_step(rng: np.random.Generator, games: int = 3, agents: int = 2) -> Step:
@@ -18,7 +20,7 @@ def random_step(rng: np.random.Generator, games: int = 3, agents: int = 2) -> St
     terminated = ended & (rng.random(games) < 0.5)
     return Step(
         observations=np.zeros((games, agents, 1), np.uint8),
-        rewards=rng.normal(size=(games, agents)).astype(np.float32),
+        rewards=(rng.normal(size=(games, agents)) + 0.5).astype(np.float32),
         terminated=terminated,
         truncated=ended & ~terminated,
         alive=np.ones((games, agents), np.bool_),
@@ -52,6 +54,21 @@ def test_totals_are_the_sums_of_the_steps(all_count):
             for name in EVENTS:
                 expected = sum(s.events[name][game].astype(int) for s in steps[game])
                 np.testing.assert_array_equal(found.events[name][row], expected)
+            rewards = np.array([s.rewards[game] for s in steps[game]])
+            outcomes = found.outcomes(COOPERATION)
+            expected = {
+                "efficiency": metrics.efficiency(rewards),
+                "equality": metrics.equality(rewards.astype(float).sum(0)),
+                "equality_defined": metrics.equality_defined(rewards.astype(float).sum(0)),
+                "sustainability": metrics.sustainability(rewards),
+                "sustainability_share": metrics.sustainability(rewards) / len(rewards),
+                "cooperation/apples_each": sum(s.events["apples"][game].sum() for s in steps[game]) / 2 / len(rewards),
+            }
+            assert list(outcomes) == list(expected)
+            np.testing.assert_allclose(
+                [values[row] for values in outcomes.values()], list(expected.values()), atol=1e-6
+            )
+            assert found.games[row] == game
             steps[game] = []
     assert finished > 10
 
@@ -93,6 +110,65 @@ def test_going_on_from_a_state():
         assert (mine is None) == (others is None)
         if mine is not None and others is not None:
             np.testing.assert_equal(mine._asdict(), others._asdict())
+
+
+def episodes(**events: list[list[int]]) -> FinishedEpisodes:
+    """Episodes of 4 steps of two agents with these events, and returns of 3 and 1."""
+    count = len(next(iter(events.values())))
+    each = np.ones((count, 2), np.int64)
+    return FinishedEpisodes(
+        games=np.arange(count)[::-1],
+        returns=each * np.array([3.0, 1.0]),
+        lengths=np.full(count, 4),
+        earning_steps=each,
+        earning_times=each * np.array([2, 4]),
+        events={name: np.array(counts) for name, counts in events.items()},
+    )
+
+
+def test_measures_of_cooperation():
+    played = episodes(own=[[2, 1], [0, 0]], other=[[1, 0], [0, 0]], timed_out=[[0, 0], [4, 2]])
+    found = played.outcomes({"own_share": Share("own", of=("own", "other")), "rate": Share("own")})
+    np.testing.assert_allclose(found["cooperation/own_share"], [0.75, np.nan])
+    np.testing.assert_allclose(found["cooperation/rate"], [3 / 8, 0])
+    np.testing.assert_allclose(found["peace"], [2, 0.5])
+    np.testing.assert_allclose(found["efficiency"], [1, 1])
+    np.testing.assert_allclose(found["equality"], [0.75, 0.75])
+    np.testing.assert_allclose(found["sustainability"], [3, 3])
+    np.testing.assert_allclose(found["sustainability_share"], [0.75, 0.75])
+
+
+def test_parts_become_one_and_are_put_in_order_of_games():
+    first, second = episodes(own=[[2, 1], [0, 0]]), episodes(own=[[5, 6]])
+    together = FinishedEpisodes.concatenate([first, second])
+    np.testing.assert_array_equal(together.games, [1, 0, 0])
+    np.testing.assert_array_equal(together.events["own"], [[2, 1], [0, 0], [5, 6]])
+    ordered = together.by_game()
+    np.testing.assert_array_equal(ordered.games, [0, 0, 1])
+    np.testing.assert_array_equal(ordered.events["own"], [[0, 0], [5, 6], [2, 1]])
+    assert ordered.lengths.shape == (3,)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_world_has_outcomes(name):
+    """Of a whole batch of random play: the names that were announced, and a measure of cooperation between 0 and 1."""
+    world = make(name, 64)
+    totals = EpisodeTotals(64, world.num_agents, world.event_names)
+    rng = np.random.default_rng(0)
+    world.reset(0)
+    parts: list[FinishedEpisodes] = []
+    while sum([len(part.lengths) for part in parts]) < 64:
+        step = world.step(rng.integers(world.action_space.n, size=(64, world.num_agents)))
+        found = totals.add(step, np.ones(64, np.bool_))
+        parts += [] if found is None else [found]
+    outcomes = FinishedEpisodes.concatenate(parts).outcomes(cooperation_of(world))
+    assert list(outcomes) == outcome_names(world)
+    measures = [values for each, values in outcomes.items() if each.startswith("cooperation/")]
+    assert measures
+    for values in measures:
+        known = values[~np.isnan(values)]
+        assert ((known >= 0) & (known <= 1)).all()
+        assert len(known)
 
 
 def test_a_state_is_a_copy():

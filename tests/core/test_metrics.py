@@ -1,128 +1,121 @@
-"""Means over episodes are exact however the episodes are spread over runners."""
+"""Social metrics against their definitions, spelled out, and by what must not change them."""
 
 from __future__ import annotations
 
 import math
-import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+from hypothesis.extra.numpy import arrays
 
-from rllib_empathy.metrics import STATS, EpisodeMeanStats, sum_and_count
+from rllib_empathy.metrics import efficiency, equality, equality_defined, peace, sustainability
 
 few = settings(max_examples=50, deadline=None)
-EPISODES = st.lists(st.floats(-1e3, 1e3), max_size=5)
-KEY = ("agents", "return_mean")
+RETURNS = st.lists(st.integers(0, 1000), min_size=1, max_size=6)
+REWARDS = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 4)), elements=st.integers(-3, 3))
+"""[T, N]"""
 
 
-def logged(logger: MetricsLogger, episodes: list[float]) -> None:
-    if episodes:
-        logger.log_value(KEY, sum_and_count(np.array(episodes)), reduce="episode_mean")
+def plain_equality(returns: list[float]) -> float:
+    if any(value < 0 for value in returns):
+        return math.nan
+    if sum(returns) == 0:
+        return 1.0
+    differences = sum(abs(one - other) for one in returns for other in returns)
+    return 1 - differences / (2 * len(returns) * sum(returns))
 
 
-def logger(root: bool) -> MetricsLogger:
-    return MetricsLogger(root=root, stats_cls_lookup=STATS)
+def plain_sustainability(rewards: list[list[float]]) -> float:
+    means = []
+    for agent in range(len(rewards[0])):
+        times = [step for step, row in enumerate(rewards, 1) if row[agent] > 0]
+        if times:
+            means.append(sum(times) / len(times))
+    return sum(means) / len(means) if means else math.nan
 
 
-def result(logger: MetricsLogger) -> float:
-    return logger.reduce(compile=True)["agents"]["return_mean"]
-
-
-@few
-@given(st.lists(st.lists(EPISODES, min_size=2, max_size=2), min_size=1, max_size=5))
-def test_exact_over_several_runners_and_iterations(iterations):
-    """Two runners, one of which may have no episode while the other has; where none has any, the last mean stays."""
-    driver, runners = logger(root=True), [logger(root=False), logger(root=False)]
-    last = None
-    for per_runner in iterations:
-        for runner, episodes in zip(runners, per_runner, strict=True):
-            logged(runner, episodes)
-        driver.aggregate([pickle.loads(pickle.dumps(runner.reduce())) for runner in runners], key="sampled")
-        everything = [value for episodes in per_runner for value in episodes]
-        last = float(np.mean(everything)) if everything else last
-        if last is None:
-            continue
-        assert driver.peek(("sampled", *KEY)) == pytest.approx(last, abs=1e-9)
-        assert driver.reduce(compile=True)["sampled"]["agents"]["return_mean"] == pytest.approx(last, abs=1e-9)
-
-
-def test_every_episode_weighs_the_same():
-    driver, runners = logger(root=True), [logger(root=False), logger(root=False)]
-    logged(runners[0], [0.0])
-    logged(runners[1], [10.0, 10.0, 10.0])
-    driver.aggregate([runner.reduce() for runner in runners])
-    assert result(driver) == 7.5
-
-
-def test_several_rounds_of_one_iteration():
-    driver, runner = logger(root=True), logger(root=False)
-    for episodes in ([1.0], [], [2.0, 6.0]):
-        logged(runner, episodes)
-        driver.aggregate([runner.reduce()])
-    assert result(driver) == 3.0
-
-
-def test_several_values_of_one_runner():
-    runner = logger(root=False)
-    logged(runner, [1.0])
-    logged(runner, [2.0, 6.0])
-    assert runner.peek(KEY) == 3.0
-
-
-def test_the_last_mean_outlives_a_checkpoint():
-    driver, runner = logger(root=True), logger(root=False)
-    logged(runner, [4.0])
-    driver.aggregate([runner.reduce()])
-    assert result(driver) == 4.0
-    restored = logger(root=True)
-    restored.set_state(pickle.loads(pickle.dumps(driver.get_state())))
-    assert result(restored) == 4.0
-    logged(runner, [6.0])
-    restored.aggregate([runner.reduce()])
-    assert result(restored) == 6.0
+@pytest.mark.parametrize(
+    ("returns", "value", "defined"),
+    [
+        ((2, 2, 2), 1, True),
+        ((5, 0, 0, 0), 1 / 4, True),
+        ((3, 1), 0.75, True),
+        ((0, 0), 1, False),
+        ((7,), 1, True),
+        ((3, -1), math.nan, False),
+        ((-1, -1), math.nan, False),
+        ((1, -1), math.nan, False),
+        ((math.nan, 1), math.nan, False),
+    ],
+)
+def test_equality_of_known_returns(returns, value, defined):
+    assert float(equality(returns)) == pytest.approx(value, nan_ok=True)
+    assert bool(equality_defined(returns)) == defined
 
 
 @few
-@given(EPISODES, EPISODES)
-def test_state_round_trip_in_the_middle(before, after):
-    stats = EpisodeMeanStats()
-    stats.push(sum_and_count(np.array(before)))
-    restored = EpisodeMeanStats.from_state(pickle.loads(pickle.dumps(stats.get_state())))
-    for each in (stats, restored):
-        each.push(sum_and_count(np.array(after)))
-    assert len(restored) == len(stats) == len(before) + len(after)
-    assert repr(restored) == repr(stats)
-    np.testing.assert_equal(restored.reduce(), stats.reduce())
+@given(RETURNS, st.integers(1, 1000), st.randoms(use_true_random=False))
+def test_equality_follows_its_formula_whatever_scale_and_order(returns, scale, random):
+    value = float(equality(returns))
+    assert value == pytest.approx(plain_equality(returns))
+    assert 1 / len(returns) - 1e-12 <= value <= 1
+    assert value == pytest.approx(float(equality(np.array(returns) * scale)))
+    random.shuffle(returns)
+    assert value == pytest.approx(float(equality(returns)))
 
 
-def test_nothing_known_is_nan():
-    stats = EpisodeMeanStats()
-    assert math.isnan(stats.peek())
-    assert math.isnan(stats.reduce())
-    stats.push((3.0, 2))
-    assert stats.peek(compile=False) == [1.5]
-    assert stats.reduce() == 1.5
-    assert stats.reduce() == 1.5
-    assert len(stats) == 0
+@few
+@given(arrays(np.float64, (2, 3, 4), elements=st.integers(-2, 50)))
+def test_equality_of_many_episodes(returns):
+    values, defined = equality(returns), equality_defined(returns)
+    assert values.shape == defined.shape == (2, 3)
+    for index in np.ndindex(2, 3):
+        assert values[index] == pytest.approx(plain_equality(returns[index].tolist()), nan_ok=True)
+        assert defined[index] == (returns[index].min() >= 0 and returns[index].sum() > 0)
 
 
-def test_what_is_handed_on_carries_the_weights():
-    stats = EpisodeMeanStats()
-    stats.push((6.0, 3))
-    handed_on = stats.reduce(compile=False)
-    assert (len(handed_on), handed_on.peek()) == (3, 2.0)
-    assert (len(stats), stats.peek()) == (0, 2.0)
-    root = EpisodeMeanStats(is_root=True, is_leaf=False)
-    other = EpisodeMeanStats()
-    other.push((2.0, 1))
-    root.merge([handed_on, other])
-    assert root.peek() == root.latest_merged == 2.0
+@few
+@given(REWARDS)
+def test_efficiency_and_sustainability_follow_their_formulas(rewards):
+    assert float(efficiency(rewards)) == pytest.approx(rewards.sum() / len(rewards))
+    assert float(sustainability(rewards)) == pytest.approx(plain_sustainability(rewards.tolist()), nan_ok=True)
 
 
-def test_sum_and_count():
-    assert sum_and_count(np.array([1.0, 2.0])) == (3.0, 2)
-    assert sum_and_count(np.array([], np.float32)) == (0.0, 0)
-    assert STATS["episode_mean"] is EpisodeMeanStats
+def test_sustainability_of_known_rewards():
+    assert (
+        sustainability([[1, 0], [0, 0], [2, 0]]) == 2
+    )  # times 1 and 3, whatever the amounts; who never earns is left out
+    assert sustainability([[1, 0], [0, 0], [0, 5]]) == 2
+    assert np.isnan(sustainability([[0, -1], [0, 0]]))
+    assert sustainability([[0], [0], [0], [1]]) == 4  # S / T = 1: all of it at the very end
+
+
+def test_peace_counts_steps_out_of_the_game():
+    timed_out = np.zeros((4, 3), bool)
+    assert peace(timed_out) == 3
+    timed_out[1:3, 0] = True
+    assert peace(timed_out) == 2.5
+    assert peace(np.ones((4, 3), bool)) == 0
+
+
+@few
+@given(arrays(np.float64, (5, 3, 2), elements=st.integers(-2, 2)))
+def test_many_games_at_once(rewards):
+    for metric in (efficiency, sustainability, peace):
+        each = [float(metric(rewards[:, game])) for game in range(3)]
+        np.testing.assert_allclose(metric(rewards), each)
+
+
+@pytest.mark.parametrize("metric", [efficiency, sustainability, peace])
+@pytest.mark.parametrize("shape", [(3,), (0, 2), (2, 0)])
+def test_what_is_no_episode_is_refused(metric, shape):
+    with pytest.raises(ValueError, match=r"needed is \[T, ..., N\]"):
+        metric(np.zeros(shape))
+
+
+@pytest.mark.parametrize("metric", [equality, equality_defined])
+def test_a_group_of_nobody_is_refused(metric):
+    with pytest.raises(ValueError, match=r"returns has shape \(3, 0\)"):
+        metric(np.zeros((3, 0)))
