@@ -1,20 +1,11 @@
-"""Kinds of agents: one file each, registered by name."""
+"""Kinds of agents: one file each, registered by name. All files of this package are imported with it."""
 
-from rllib_empathy.policies import a2c, blind_gift, frozen, go, lase, ppo, random_agent, scripted
+from importlib import import_module
+from pkgutil import iter_modules
+
 from rllib_empathy.policies.kind import KINDS, AgentKind, AgentModule, kind_named, register_kind
 
-__all__ = [
-    "KINDS",
-    "AgentKind",
-    "AgentModule",
-    "a2c",
-    "blind_gift",
-    "frozen",
-    "go",
-    "kind_named",
-    "lase",
-    "ppo",
-    "random_agent",
-    "register_kind",
-    "scripted",
-]
+__all__ = ["KINDS", "AgentKind", "AgentModule", "kind_named", "register_kind"]
+
+for _file in iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")

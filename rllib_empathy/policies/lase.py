@@ -19,7 +19,7 @@ from rllib_empathy.policies.kind import AgentKind, Statistics, WorldFacts, regis
 from rllib_empathy.policies.ppo import PPO, PPOOptions
 from rllib_empathy.policies.social_inference import infer_relationships
 from rllib_empathy.policies.social_learning import social_losses
-from rllib_empathy.policies.social_networks import SocialNetworks
+from rllib_empathy.policies.social_networks import SocialNetworks, joint_actions_of
 from rllib_empathy.policies.social_options import SocialOptions
 from rllib_empathy.reshaping.gifting import gift_row
 
@@ -78,14 +78,7 @@ class LASE(PPO):
 
     @classmethod
     def model_config(cls, options: Any, world: WorldFacts, agents: tuple[int, ...]) -> dict[str, Any]:
-        counts = [int(space.n) for space in world.action_spaces]
-        by_place = {tuple(counts[agent:] + counts[:agent]) for agent in agents}
-        if len(by_place) > 1:
-            raise SettingError(
-                "LASE agents that share networks need co-players with like actions in the same order of seats. Give them "
-                "separate networks (shared: false)."
-            )
-        social = {"joint_actions": by_place.pop(), "social_hidden": options.social_hidden}
+        social = {"joint_actions": joint_actions_of(world, agents), "social_hidden": options.social_hidden}
         return {**super().model_config(options, world, agents), **social}
 
     def trained_parameters(self, module: LASEModule) -> dict[str, tuple[list[Tensor], Schedule]]:

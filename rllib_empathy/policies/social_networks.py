@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from env_registry.parameters import SettingError
+from rllib_empathy.policies.kind import WorldFacts
 from rllib_empathy.policies.networks import Architecture, Parameters, encode, linear
 
 
@@ -35,8 +37,8 @@ class SocialNetworks(nn.Module):
         filters = architecture.options.conv_filters
         self.joint_actions = tuple(joint_actions)
         self.hidden = hidden
-        self.relationship_architecture = _convolutions_only(architecture, filters)
-        self.conversion_architecture = _convolutions_only(architecture, filters[:1])
+        self.relationship_architecture = convolutions_only(architecture, filters)
+        self.conversion_architecture = convolutions_only(architecture, filters[:1])
         self.relationship = SocialRelationship(self.relationship_architecture, self.joint_actions, hidden)
         self.conversion = ObservationConversion(self.conversion_architecture, len(self.joint_actions), hidden)
 
@@ -63,7 +65,7 @@ class SocialRelationship(nn.Module):
         self.critic_hidden = nn.Linear(architecture.features, hidden)
         self.critic_actions = nn.Linear(sum(joint_actions), hidden, bias=False)
         self.critic_out = nn.Linear(hidden, 1)
-        _initialise(self, small=("policy_out",))
+        initialise(self, small=("policy_out",))
 
 
 class ObservationConversion(nn.Module):
@@ -81,20 +83,38 @@ class ObservationConversion(nn.Module):
         self.hidden_1 = nn.Linear(architecture.features + players - 1, hidden)
         self.hidden_2 = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, prod(architecture.observation_shape))
-        _initialise(self, small=())
+        initialise(self, small=())
 
 
-def _convolutions_only(architecture: Architecture, filters: tuple[int, ...]) -> Architecture:
+def convolutions_only(architecture: Architecture, filters: tuple[int, ...]) -> Architecture:
+    """The architecture of networks that have these convolutions, and go on in ways of their own."""
     options = architecture.options.model_copy(update={"conv_filters": filters, "hidden": (), "memory": "none"})
     return architecture._replace(options=options)
 
 
-def _initialise(network: nn.Module, small: tuple[str, ...]) -> None:
+def initialise(network: nn.Module, small: tuple[str, ...]) -> None:
+    """Orthogonal weights, those of the `small` layers a hundredth of the usual, and no biases."""
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
             nn.init.orthogonal_(parameter, 0.01 if name.split(".")[0] in small else 2**0.5)
         else:
             nn.init.zeros_(parameter)
+
+
+def joint_actions_of(world: WorldFacts, agents: Sequence[int]) -> tuple[int, ...]:
+    """Numbers of actions in order of place, for a network that all of these agents use.
+
+    Raises:
+        SettingError: they would be different ones for some of the agents.
+    """
+    counts = [int(space.n) for space in world.action_spaces]
+    by_agent = {tuple(counts[agent:] + counts[:agent]) for agent in agents}
+    if len(by_agent) > 1:
+        raise SettingError(
+            "Agents that share networks of joint actions need co-players with like actions in the same order of seats. Give "
+            "them separate networks (shared: false)."
+        )
+    return by_agent.pop()
 
 
 def social_logits(parameters: Parameters, features: Tensor) -> Tensor:
