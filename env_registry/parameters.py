@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -62,11 +62,21 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     return f"{key!r} = {problem['input']!r}: {reason}."
 
 
-def _nested(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    """The type of the settings that lie at `path` within `model`."""
-    for key in path:
+def _nested(model: type[BaseModel], path: list[Any]) -> type[BaseModel]:
+    """The type of the settings that lie at `path` within `model`; also within optional ones and in mappings of names."""
+    keys = iter(path)
+    for key in keys:
         field = model.model_fields.get(key)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if field is None:
             return model
-        model = field.annotation
+        annotation = field.annotation
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+            next(keys, None)  # the name
+        for option in (annotation, *get_args(annotation)):
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                model = option
+                break
+        else:
+            return model
     return model

@@ -20,12 +20,12 @@ from env_registry import Game, SettingError
 from rllib_empathy.experiments.building import build_config, resolved
 from rllib_empathy.experiments.curves import draw_curves, smoothed
 from rllib_empathy.experiments.describe import settings
-from rllib_empathy.experiments.display import first_and_last
 from rllib_empathy.experiments.errors import RunFolderError
 from rllib_empathy.experiments.evaluation import mean_and_interval
 from rllib_empathy.experiments.experiment import Experiment, Stop, load_experiment, overridden
 from rllib_empathy.experiments.metrics_table import MetricsTable, episode_columns, flat_metrics, read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder, git_commit, iteration_of
+from rllib_empathy.experiments.statistics import first_and_last
 from rllib_empathy.policies import KINDS
 from rllib_empathy.population import Population
 from rllib_empathy.shipped import shipped

@@ -60,11 +60,15 @@ def _resolved_entry(raw: str | dict[str, Any], defaults: dict[str, Any]) -> dict
     return {**seats, **entry.options(defaults).model_dump(mode="json")}
 
 
-def _check_metrics(experiment: Experiment, config: EmpathyConfig) -> None:
+def metric_names(experiment: Experiment, config: EmpathyConfig) -> list[str]:
+    """The columns of metrics.csv that describe episodes, by which a run can be stopped or compared with others."""
     world = config.make_world(1)
-    known = [*episode_columns(config.resolved_population(), world.event_names), *outcome_names(world)]
-    if experiment.evaluation.interval:
-        known += [f"evaluation/{name}" for name in known]
+    names = [*episode_columns(config.resolved_population(), world.event_names), *outcome_names(world)]
+    return names + [f"evaluation/{name}" for name in names if experiment.evaluation.interval]
+
+
+def _check_metrics(experiment: Experiment, config: EmpathyConfig) -> None:
+    known = metric_names(experiment, config)
     for name in experiment.stop.metrics:
         if name not in known:
             raise unknown_name("metric in stop.metrics", name, known)

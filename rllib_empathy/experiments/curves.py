@@ -76,7 +76,7 @@ def _group_panel(axis: Axes, metrics: Mapping[str, Column]) -> None:
     values, episodes = metrics["group_return"], metrics["episodes"]
     axis.plot(metrics["env_steps"], values, color="#BBBBBB", linewidth=0.7)
     axis.plot(metrics["env_steps"], smoothed(values, episodes), color="#222222", linewidth=2)
-    _finish(axis, "group return")
+    finish(axis, "group return")
 
 
 def _agents_panel(axis: Axes, metrics: Mapping[str, Column], population: Population, prefix: str, what: str) -> None:
@@ -87,10 +87,11 @@ def _agents_panel(axis: Axes, metrics: Mapping[str, Column], population: Populat
             for values in of_agents:
                 axis.plot(steps, values, color=colour, linewidth=0.9, alpha=0.55)
         axis.plot(steps, np.mean(of_agents, 0), color=colour, linewidth=2.4, label=name)
-    _finish(axis, what)
+    finish(axis, what)
 
 
-def _finish(axis: Axes, what: str) -> None:
+def finish(axis: Axes, what: str) -> None:
+    """Title, axes and grid of a panel."""
     axis.set_title(what, loc="left", fontsize=10)
     axis.set_xlabel("env steps", fontsize=9)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isnan, nan
+from math import isnan
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from rich.table import Table
 from rllib_empathy.experiments.evaluation import Evaluation, mean_and_interval
 from rllib_empathy.experiments.experiment import Stop
 from rllib_empathy.experiments.metrics_table import Row, is_outcome, labels
+from rllib_empathy.experiments.statistics import first_and_last
 from rllib_empathy.population import Population
 
 SECONDS_BETWEEN_LINES = 10
@@ -103,19 +104,6 @@ def results_table(metrics: Mapping[str, NDArray[np.float64]], population: Popula
     for what, name in rows.items():
         table.add_row(what, *(_number(value) for value in first_and_last(metrics[name], metrics["episodes"])))
     return table
-
-
-def first_and_last(values: NDArray[np.float64], episodes: NDArray[np.float64]) -> tuple[float, float]:
-    """Means over the episodes of the first and the last tenth of the iterations in which episodes ended; NaN without any."""
-    known = (episodes > 0) & ~np.isnan(values)
-    values, episodes = values[known], episodes[known]
-    if not len(values):
-        return nan, nan
-    tenth = max(1, len(values) // 10)
-    first, last = (
-        np.average(values[part], weights=episodes[part]) for part in (slice(None, tenth), slice(-tenth, None))
-    )
-    return float(first), float(last)
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

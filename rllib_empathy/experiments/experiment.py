@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from env_registry.parameters import SettingError, Settings, checked, unknown_name
+from rllib_empathy.experiments.study import Overrides, Study
 from rllib_empathy.shipped import shipped
 
 
@@ -91,6 +92,7 @@ class Experiment(Settings):
     seed: int | None = Field(0, ge=0, description="of worlds, networks and actions; null: another one in each run")
     stop: Stop
     checkpoint: Checkpoints = Checkpoints()
+    study: Study | None = Field(None, description="many trials of it: see rllib-empathy tune")
 
     @field_validator("env_config", "training", mode="before")
     @classmethod
@@ -154,20 +156,46 @@ def overridden(values: Mapping[str, Any], override: str) -> dict[str, Any]:
         SettingError: the override is malformed or leads into something that has no keys.
     """
     path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
+    if not equals or not all(path.strip().split(".")):
         raise SettingError(f"--set {override!r}: write key=value or key.subkey=value, for instance training.lr=0.001.")
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise SettingError(f"--set {override!r}: the value is no YAML ({_problem(error)}).") from None
-    result: dict[str, Any] = deepcopy(dict(values))
-    place: Any = result
+    result = deepcopy(dict(values))
+    _put(result, path.strip(), value, f"--set {override!r}")
+    return result
+
+
+def merged(values: Mapping[str, Any], overrides: Overrides, what: str) -> dict[str, Any]:
+    """A copy of `values` with all overrides set: a dotted key reaches into mappings and lists, a mapping is merged.
+
+    Args:
+        values: an experiment's keys.
+        overrides: for instance {"training.lr": 0.01, "env_config": {"num_agents": 3}, "population": "lase"}.
+        what: names the overrides in errors.
+
+    Raises:
+        SettingError: a key leads into something that has no keys.
+    """
+    result = deepcopy(dict(values))
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and "." not in key and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value, what)
+        else:
+            _put(result, key, deepcopy(value), what)
+    return result
+
+
+def _put(values: dict[str, Any], path: str, value: Any, what: str) -> None:
+    """Sets the key at a dotted path within `values`."""
+    keys = path.split(".")
+    place: Any = values
     for depth, key in enumerate(keys):
         where = ".".join(keys[:depth])
         if isinstance(place, list):
             if not key.isdigit() or int(key) >= len(place):
-                raise SettingError(f"--set {override!r}: {where!r} is a list; its entries are 0 to {len(place) - 1}.")
+                raise SettingError(f"{what}: {where!r} is a list; its entries are 0 to {len(place) - 1}.")
             index: Any = int(key)
         elif isinstance(place, dict):
             index = key
@@ -175,13 +203,11 @@ def overridden(values: Mapping[str, Any], override: str) -> dict[str, Any]:
                 place[key] = {}
         else:
             raise SettingError(
-                f"--set {override!r}: {where!r} is {place!r}, which has no key {key!r}. Set {where!r} as a whole, for "
-                f"instance --set '{where}={{...}}'."
+                f"{what}: {where!r} is {place!r}, which has no key {key!r}. Set {where!r} as a whole, to a mapping."
             )
         if depth == len(keys) - 1:
             place[index] = value
         place = place[index]
-    return result
 
 
 class _Loader(yaml.SafeLoader):

@@ -53,24 +53,8 @@ class RunFolder:
         Raises:
             RunFolderError: it cannot be written, or its disk is nearly full.
         """
-        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        parent = Path(root).absolute() / name
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            path, number = parent / stamp, 1
-            while path.exists():
-                number += 1
-                path = parent / f"{stamp}_{number}"
-            path.mkdir()
-            folder = cls(path)
-            folder.check_writable()
-            folder.checkpoints.mkdir()
-        except RunFolderError:
-            raise
-        except OSError as error:
-            raise RunFolderError(
-                f"The run folder cannot be made under {parent}: {error.strerror or error}. Choose another place with --out."
-            ) from error
+        folder = cls(new_folder(root, name))
+        folder.checkpoints.mkdir()
         return folder
 
     @classmethod
@@ -86,35 +70,15 @@ class RunFolder:
             raise RunFolderError(f"{path} is no run folder: it {what}. Give a folder as runs/NAME/TIMESTAMP.")
         if folder.last_checkpoint() is None:
             raise RunFolderError(f"{path} holds no checkpoint to resume from; start the experiment anew.")
-        folder.check_writable()
+        check_writable(folder.path)
         return folder
-
-    def check_writable(self) -> None:
-        """Raises RunFolderError unless files can be written here and there is space for them."""
-        probe = self.path / ".probe"
-        try:
-            probe.write_bytes(b"0")
-            probe.unlink()
-        except OSError as error:
-            raise RunFolderError(
-                f"The run folder {self.path} cannot be written: {error.strerror or error}. Choose another place with --out."
-            ) from error
-        free = shutil.disk_usage(self.path).free
-        if free < LEAST_FREE_BYTES:
-            raise RunFolderError(
-                f"The disk of {self.path} has {free / 2**20:.0f} MiB left, a run needs {LEAST_FREE_BYTES / 2**20:.0f} MiB. Make "
-                "space, or choose another place with --out."
-            )
 
     def describe(self, experiment: Experiment, resolved: Experiment) -> None:
         """Writes down what is run and with which versions."""
         write_whole(self.experiment, experiment.to_yaml())
         write_whole(self.resolved, resolved.to_yaml())
-        earlier = json.loads(self.versions.read_text(encoding="utf-8")) if self.versions.exists() else []
         last = self.last_checkpoint()
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        entry = {"started": started, "from_checkpoint": last.name if last else None, **versions()}
-        write_whole(self.versions, json.dumps([*earlier, entry], indent=2) + "\n")
+        add_versions(self.versions, from_checkpoint=last.name if last else None)
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint, if there is one."""
@@ -142,17 +106,84 @@ class RunFolder:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         for old in self._all_checkpoints()[:-keep]:
-            hidden = old.rename(old.with_name(f".{old.name}"))
-            shutil.rmtree(hidden)
+            _remove(old)
         return target
+
+    def remove_checkpoints(self, after: int) -> None:
+        """Removes the checkpoints of all iterations after this one."""
+        for checkpoint in self._all_checkpoints():
+            if iteration_of(checkpoint) > after:
+                _remove(checkpoint)
+
+    def checkpoint(self, iteration: int) -> Path | None:
+        """The checkpoint after this iteration, if it is there as a whole."""
+        path = self.checkpoints / f"iteration_{iteration:06d}"
+        return path if path.is_dir() else None
 
     def _all_checkpoints(self) -> list[Path]:
         return sorted(self.checkpoints.glob("iteration_*"), key=iteration_of)
 
 
+def new_folder(root: str | Path, name: str) -> Path:
+    """Makes root/name/TIMESTAMP, which did not exist.
+
+    Raises:
+        RunFolderError: it cannot be written, or its disk is nearly full.
+    """
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path(root).absolute() / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        path, number = parent / stamp, 1
+        while path.exists():
+            number += 1
+            path = parent / f"{stamp}_{number}"
+        path.mkdir()
+    except OSError as error:
+        raise RunFolderError(
+            f"The run folder cannot be made under {parent}: {error.strerror or error}. Choose another place with --out."
+        ) from error
+    check_writable(path)
+    return path
+
+
+def check_writable(path: Path) -> None:
+    """Checks that files can be written to a run's folder and there is space for them.
+
+    Raises:
+        RunFolderError: it is not so.
+    """
+    probe = path / ".probe"
+    try:
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise RunFolderError(
+            f"The run folder {path} cannot be written: {error.strerror or error}. Choose another place with --out."
+        ) from error
+    free = shutil.disk_usage(path).free
+    if free < LEAST_FREE_BYTES:
+        raise RunFolderError(
+            f"The disk of {path} has {free / 2**20:.0f} MiB left, a run needs {LEAST_FREE_BYTES / 2**20:.0f} MiB. Make "
+            "space, or choose another place with --out."
+        )
+
+
+def _remove(checkpoint: Path) -> None:
+    """Removes a checkpoint; it is hidden first, so that none is ever there in part."""
+    shutil.rmtree(checkpoint.rename(checkpoint.with_name(f".{checkpoint.name}")))
+
+
 def iteration_of(checkpoint: Path) -> int:
     """The iteration after which one of our checkpoints was written."""
     return int(checkpoint.name.removeprefix("iteration_"))
+
+
+def add_versions(path: Path, **facts: Any) -> None:
+    """Adds an entry for this start, with its time and all that its result may depend on, to a versions.json."""
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    entry = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), **facts, **versions()}
+    write_whole(path, json.dumps([*earlier, entry], indent=2) + "\n")
 
 
 def versions(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:

@@ -14,6 +14,87 @@ from rllib_empathy.experiments.run_folder import RunFolder, iteration_of
 from rllib_empathy.learning.config import EmpathyConfig
 
 
+class TrainingRun:
+    """A run under way: what is in its folder is taken up, each iteration is written there.
+
+    Args:
+        experiment: when to stop and to save.
+        config: built from it.
+        folder: where everything goes; the run goes on from its last checkpoint if it has one.
+    """
+
+    def __init__(self, experiment: Experiment, config: EmpathyConfig, folder: RunFolder) -> None:
+        self.experiment = experiment
+        self.config = config
+        self.folder = folder
+        self._table = MetricsTable(folder.metrics)
+        self._checkpoint = folder.last_checkpoint()
+        saved = iteration_of(self._checkpoint) if self._checkpoint else 0
+        self.row: Row = self._table.cut(saved) if folder.metrics.exists() else {}
+        """The last iteration's metrics; empty before the first."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stop rule holds."""
+        return self.experiment.stop.progress(self.row) >= 1
+
+    def start(self) -> None:
+        """Builds the algorithm and restores the last checkpoint. Ray has to be running."""
+        self._algorithm = self.config.build_algo()
+        if self._checkpoint:
+            self._algorithm.restore_from_path(str(self._checkpoint))
+        self._population, self._event_names = self.config.resolved_population(), self.config.make_world(1).event_names
+        self._begun = monotonic() - self.row.get("seconds", 0.0)
+        self._saved = _Saved(self.experiment.checkpoint, int(self.row.get("iteration", 0)))
+
+    def step(self) -> Row:
+        """Trains for one iteration, writes its metrics, and saves where it is time to.
+
+        Raises:
+            NonFiniteError: rewards or gradients are not finite; the last checkpoint is good.
+            OSError: the folder can no longer be written; the last checkpoint is good.
+        """
+        result = self._algorithm.train()
+        self.row = flat_metrics(result, self._population, self._event_names, monotonic() - self._begun)
+        self._table.append(self.row)
+        if self.finished or self._saved.is_due(int(self.row["iteration"])):
+            self.save()
+        return self.row
+
+    def save(self) -> None:
+        """Saves the state after the last iteration, unless that is done.
+
+        Raises:
+            OSError: it cannot be written; the last checkpoint is good.
+        """
+        iteration = int(self.row.get("iteration", 0))
+        if iteration > self._saved.iteration:
+            self.folder.save_checkpoint(self._algorithm, iteration, self.experiment.checkpoint.keep)
+            self._saved = _Saved(self.experiment.checkpoint, iteration)
+
+    def take_over(self, checkpoint: Path) -> None:
+        """Goes on from the state of another run, whose networks are alike. Of this run's metrics those stay that are older.
+
+        Args:
+            checkpoint: the other run's.
+
+        Raises:
+            OSError: this run's folder cannot be written.
+        """
+        iteration = iteration_of(checkpoint)
+        self._algorithm.restore_from_path(str(checkpoint))
+        self.folder.remove_checkpoints(after=iteration)
+        self.row = {**self._table.cut(iteration), "iteration": iteration}
+        self.folder.save_checkpoint(self._algorithm, iteration, self.experiment.checkpoint.keep)
+        self._saved = _Saved(self.experiment.checkpoint, iteration)
+
+    def close(self) -> None:
+        """Ends the algorithm's processes."""
+        self._algorithm.stop()
+        with contextlib.suppress(OSError):
+            Path(self._algorithm.logdir).rmdir()  # which RLlib makes in the home folder, and which stays empty
+
+
 def train(
     experiment: Experiment, config: EmpathyConfig, folder: RunFolder, interrupted: Callable[[], bool] = lambda: False
 ) -> Iterator[Row]:
@@ -35,35 +116,19 @@ def train(
         NonFiniteError: rewards or gradients are not finite; the last checkpoint is good.
         OSError: the folder can no longer be written; the last checkpoint is good.
     """
-    table = MetricsTable(folder.metrics)
-    checkpoint = folder.last_checkpoint()
-    last: Row = table.cut(iteration_of(checkpoint)) if checkpoint else {}
-    if experiment.stop.progress(last) >= 1:
+    run = TrainingRun(experiment, config, folder)
+    if run.finished:
         raise SettingError(
             f"The run {folder.path} has reached its end ({experiment.stop.model_dump(exclude_defaults=True)}). To train on, "
             "raise that, for instance with --set stop.env_steps=2_000_000."
         )
-    population, event_names = config.resolved_population(), config.make_world(1).event_names
-    algorithm = config.build_algo()
+    run.start()
     try:
-        if checkpoint:
-            algorithm.restore_from_path(str(checkpoint))
-        begun = monotonic() - last.get("seconds", 0.0)
-        saved = _Saved(experiment.checkpoint, iteration_of(checkpoint) if checkpoint else 0)
-        done = False
-        while not done:
-            result = algorithm.train()
-            row = flat_metrics(result, population, event_names, monotonic() - begun)
-            table.append(row)
-            yield row
-            done = experiment.stop.progress(row) >= 1 or interrupted()
-            if done or saved.is_due(int(row["iteration"])):
-                folder.save_checkpoint(algorithm, int(row["iteration"]), experiment.checkpoint.keep)
-                saved = _Saved(experiment.checkpoint, int(row["iteration"]))
+        while not (run.finished or interrupted()):
+            yield run.step()
+        run.save()
     finally:
-        algorithm.stop()
-        with contextlib.suppress(OSError):
-            Path(algorithm.logdir).rmdir()  # which RLlib makes in the home folder, and which stays empty
+        run.close()
 
 
 class _Saved:

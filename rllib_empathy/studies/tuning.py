@@ -1,0 +1,180 @@
+"""Runs a study's trials through `ray.tune.Tuner`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from ray import tune
+from ray.tune.execution.placement_groups import PlacementGroupFactory
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining, TrialScheduler
+
+from rllib_empathy.experiments.study import Pbt, Resources, Sampler, Study
+from rllib_empathy.learning.algorithm import Empathy
+from rllib_empathy.studies.search import Values, domain, within
+from rllib_empathy.studies.study_folder import Outcome, StudyFolder
+from rllib_empathy.studies.trainable import SCORE, StudyTrial
+from rllib_empathy.studies.trials import Trial, iterations
+
+_TUNE_ENVIRONMENT = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0"}
+"""No files of Tune's loggers beside ours, no tracebacks in the terminal for what the study's end reports."""
+
+
+class Watcher:
+    """Sees what happens in a study, in the driver. What it raises ends the study."""
+
+    def on_result(self, trial: str, result: dict[str, Any]) -> None:
+        """A trial has finished an iteration; `result` holds the few columns that do not belong to single agents."""
+
+    def on_end(self, outcome: Outcome, result: dict[str, Any]) -> None:
+        """A trial has ended; `result` is its last one, empty if there is none."""
+
+
+def run_trials(study: Study, trials: Sequence[Trial], folder: StudyFolder, watchers: Sequence[Watcher] = ()) -> None:
+    """Runs all trials of a study that have not ended; goes on from what the folder holds. Ray has to be running.
+
+    A trial that fails takes no other along; how each one ended is in the folder's outcomes. Ctrl-C and SIGTERM end the call soon;
+    the folder's trials can go on from their last checkpoints.
+
+    Args:
+        study: who decides, with which resources.
+        trials: all of them, those that have ended too.
+        folder: the study's.
+        watchers: told what happens.
+    """
+    bundles = {trial.name: _bundles(trial, study.resources) for trial in trials}
+    trainable = tune.with_resources(
+        tune.with_parameters(StudyTrial, study=str(folder.path)), lambda config: bundles[config["trial"]["name"]]
+    )
+    with mock.patch.dict(os.environ, _TUNE_ENVIRONMENT), _signals_end_tune(), _Callback.handing_on(folder, watchers):
+        if tune.Tuner.can_restore(str(folder.tune)):
+            tuner = tune.Tuner.restore(str(folder.tune), trainable, resume_errored=True)
+        else:
+            configs = [{"name": trial.name, "values": trial.values} for trial in trials]
+            tuner = tune.Tuner(
+                trainable,
+                param_space={"trial": tune.grid_search(configs)},
+                tune_config=tune.TuneConfig(
+                    metric=SCORE,
+                    mode=study.mode,
+                    scheduler=_scheduler(study, trials),
+                    max_concurrent_trials=study.max_concurrent_trials,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name=folder.tune.name,
+                    storage_path=str(folder.path),
+                    failure_config=tune.FailureConfig(max_failures=study.retries),
+                    callbacks=[_Callback()],
+                    verbose=0,
+                ),
+            )
+        tuner.fit()
+
+
+class _Callback(tune.Callback):
+    """Writes down how trials end, and tells the watchers.
+
+    Tune pickles its callbacks and takes the copies when it resumes. So this one has no state of its own, and hands on to whatever
+    the call of `run_trials` under way was given.
+    """
+
+    _folder: StudyFolder
+    _watchers: Sequence[Watcher] = ()
+
+    @classmethod
+    @contextmanager
+    def handing_on(cls, folder: StudyFolder, watchers: Sequence[Watcher]) -> Iterator[None]:
+        cls._folder, cls._watchers = folder, watchers
+        try:
+            yield
+        finally:
+            cls._watchers = ()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        for watcher in self._watchers:
+            watcher.on_result(trial.config["trial"]["name"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._ended(trial, Outcome(**_of(trial), ended="finished" if trial.last_result.get("done") else "stopped early"))
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._ended(trial, Outcome(**_of(trial), ended="failed", error=_reason(trial)))
+
+    def _ended(self, trial: TuneTrial, outcome: Outcome) -> None:
+        self._folder.add_outcome(outcome)
+        for watcher in self._watchers:
+            watcher.on_end(outcome, trial.last_result or {})
+
+
+def _of(trial: TuneTrial) -> dict[str, Any]:
+    return {"trial": trial.config["trial"]["name"], "values": trial.config["trial"]["values"]}
+
+
+def _reason(trial: TuneTrial) -> str:
+    """The last line of what the trial's process raised, which says what and why."""
+    error = trial.get_error()
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {cause}".strip()
+
+
+def _bundles(trial: Trial, resources: Resources) -> PlacementGroupFactory:
+    """What a trial's process takes, and RLlib's request for the runners and learners beside it."""
+    _, *beside = Empathy.default_resource_request(trial.config.to_dict()).bundles
+    return PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}, *beside])
+
+
+def _scheduler(study: Study, trials: Sequence[Trial]) -> TrialScheduler | None:
+    if study.scheduler is None:
+        return None
+    if study.scheduler.asha:
+        longest = iterations(trials[0].experiment, trials[0].config)
+        assert longest is not None
+        return AsyncHyperBandScheduler(
+            grace_period=study.scheduler.asha.grace_iterations,
+            reduction_factor=study.scheduler.asha.reduction_factor,
+            max_t=longest,
+            stop_last_trials=False,
+        )
+    assert study.scheduler.pbt
+    return _PopulationBasedTraining(study.scheduler.pbt, study.search)
+
+
+class _PopulationBasedTraining(PopulationBasedTraining):
+    """Tune's, but trials keep their names, and values stay within the ranges of the search."""
+
+    def __init__(self, settings: Pbt, search: dict[str, Sampler]) -> None:
+        changed = {key: sampler for key, sampler in search.items() if sampler.kind != "grid"}
+        super().__init__(
+            perturbation_interval=settings.interval_iterations,
+            quantile_fraction=settings.quantile_fraction,
+            resample_probability=settings.resample_probability,
+            hyperparam_mutations={
+                "trial": {"values": {key: sampler.choice or domain(sampler) for key, sampler in changed.items()}}
+            },
+        )
+        self._search = search
+
+    def _get_new_config(self, trial: TuneTrial, trial_to_clone: TuneTrial) -> tuple[dict[str, Any], dict[str, Any]]:
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        values: Values = within(self._search, config["trial"]["values"])
+        return {"trial": {"name": trial.config["trial"]["name"], "values": values}}, operations
+
+
+@contextmanager
+def _signals_end_tune() -> Iterator[None]:
+    """SIGTERM ends Tune as Ctrl-C does, and the handlers are what they were when it has ended."""
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
