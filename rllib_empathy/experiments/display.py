@@ -71,8 +71,8 @@ class TrainingProgress:
         parts = [
             f"{row['env_steps']:,.0f} env steps",
             f"{row['steps_per_second']:,.0f} steps/s",
-            f"{_clock(row['seconds'])} spent",
-            f"{_clock(left)} left" if left is not None else "",
+            f"{clock(row['seconds'])} spent",
+            f"{clock(left)} left" if left is not None else "",
         ]
         return " | ".join(filter(None, parts))
 
@@ -146,7 +146,8 @@ def _number(value: float) -> str:
     return "-" if isnan(value) else f"{value:.2f}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """1:05 or 1:01:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

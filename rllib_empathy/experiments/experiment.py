@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from env_registry.parameters import SettingError, Settings, checked, unknown_name
-from rllib_empathy.experiments.study import Overrides, Study
+from rllib_empathy.experiments.study import Study
 from rllib_empathy.shipped import shipped
 
 
@@ -167,7 +167,7 @@ def overridden(values: Mapping[str, Any], override: str) -> dict[str, Any]:
     return result
 
 
-def merged(values: Mapping[str, Any], overrides: Overrides, what: str) -> dict[str, Any]:
+def merged(values: Mapping[str, Any], overrides: Mapping[str, Any], what: str) -> dict[str, Any]:
     """A copy of `values` with all overrides set: a dotted key reaches into mappings and lists, a mapping is merged.
 
     Args:

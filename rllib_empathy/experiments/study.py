@@ -27,7 +27,9 @@ class Sampler(Settings):
     def _is_possible(self) -> Sampler:
         given = self.model_dump(exclude_none=True)
         if len(given) != 1:
-            raise ValueError(f"needs exactly one of {', '.join(Sampler.model_fields)}, has {', '.join(given) or 'none'}")
+            raise ValueError(
+                f"needs exactly one of {', '.join(Sampler.model_fields)}, has {', '.join(given) or 'none'}"
+            )
         if self.kind not in ("choice", "grid"):
             low, high = given[self.kind]
             if low >= high:

@@ -65,6 +65,10 @@ class StudyResults:
         arm = max(scored, key=lambda arm: sign * arm.score.value)
         return max((t for t in arm.trials if not isnan(t.score)), key=lambda trial: sign * trial.score)
 
+    def that(self, ended: str) -> list[TrialResult]:
+        """The trials that ended so: "finished", "stopped early", "failed", or "unfinished"."""
+        return [trial for arm in self.arms for trial in arm.trials if trial.ended == ended]
+
     def to_json(self) -> dict[str, Any]:
         """In plain types; null for what is not known."""
         return {
@@ -89,7 +93,7 @@ class StudyResults:
             title_justify="left",
             box=SIMPLE_HEAD,
         )
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for column in ("IQM", "95 % interval", "trials", "env steps", "seconds"):
             table.add_column(column, justify="right")
         for arm in self.arms[:MOST_ROWS]:
@@ -97,7 +101,7 @@ class StudyResults:
             steps = np.mean([trial.env_steps for trial in arm.trials])
             seconds = np.mean([trial.seconds for trial in arm.trials])
             table.add_row(
-                " ".join([arm.name, *(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in arm.trials[0].values.items())]),
+                "\n".join([arm.name, *(f"  {key} {_short(value)}" for key, value in arm.trials[0].values.items())]),
                 "-" if isnan(value) else f"{value:.2f}",
                 "-" if isnan(low) else f"{low:.2f} to {high:.2f}",
                 _endings(arm),
@@ -144,9 +148,15 @@ def _result(trial: Trial, metric: str, folder: StudyFolder, outcome: Outcome | N
 
 def _endings(arm: ArmResult) -> str:
     """How many trials ended in which way: "3", or "2, 1 failed"."""
-    counts = {ended: sum(trial.ended == ended for trial in arm.trials) for ended in ("stopped early", "failed", "unfinished")}
+    counts = {
+        ended: sum(trial.ended == ended for trial in arm.trials) for ended in ("stopped early", "failed", "unfinished")
+    }
     others = [f"{count} {ended}" for ended, count in counts.items() if count]
     return ", ".join([str(len(arm.trials) - sum(counts.values())), *others])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _known(value: float) -> float | None:

@@ -14,6 +14,7 @@ from rllib_empathy.experiments.experiment import load_experiment
 from rllib_empathy.experiments.metrics_table import Row
 from rllib_empathy.experiments.run_folder import write_whole
 from rllib_empathy.experiments.training import TrainingRun
+from rllib_empathy.studies.search import Values
 from rllib_empathy.studies.study_folder import StudyFolder
 from rllib_empathy.studies.trials import with_values
 
@@ -29,6 +30,13 @@ class StudyTrial(tune.Trainable):
 
     Its config is {"trial": {"name": ..., "values": those of the search}}.
     """
+
+    trial: str
+    values: Values
+    run: TrainingRun
+    ended: bool
+    metric: str
+    _score: float
 
     def setup(self, config: dict[str, Any], study: str) -> None:
         """Takes up the run folder; `study` is the study's."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -21,8 +23,12 @@ from rllib_empathy.studies.study_folder import Outcome, StudyFolder
 from rllib_empathy.studies.trainable import SCORE, StudyTrial
 from rllib_empathy.studies.trials import Trial, iterations
 
-_TUNE_ENVIRONMENT = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0"}
-"""No files of Tune's loggers beside ours, no tracebacks in the terminal for what the study's end reports."""
+_TUNE_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+"""No tables and tracebacks of Tune's in the terminal beside ours, and no files of its loggers."""
 
 
 class Watcher:
@@ -65,6 +71,7 @@ def run_trials(study: Study, trials: Sequence[Trial], folder: StudyFolder, watch
                     scheduler=_scheduler(study, trials),
                     max_concurrent_trials=study.max_concurrent_trials,
                     reuse_actors=True,
+                    trial_dirname_creator=_dirname,
                 ),
                 run_config=tune.RunConfig(
                     name=folder.tune.name,
@@ -103,7 +110,9 @@ class _Callback(tune.Callback):
             watcher.on_result(trial.config["trial"]["name"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._ended(trial, Outcome(**_of(trial), ended="finished" if trial.last_result.get("done") else "stopped early"))
+        self._ended(
+            trial, Outcome(**_of(trial), ended="finished" if trial.last_result.get("done") else "stopped early")
+        )
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._ended(trial, Outcome(**_of(trial), ended="failed", error=_reason(trial)))
@@ -114,13 +123,20 @@ class _Callback(tune.Callback):
             watcher.on_end(outcome, trial.last_result or {})
 
 
+def _dirname(trial: TuneTrial) -> str:
+    """Of the folder within Tune's own, where it keeps what it calls the trial's checkpoints."""
+    return str(trial.config["trial"]["name"]).replace("/", "__")
+
+
 def _of(trial: TuneTrial) -> dict[str, Any]:
     return {"trial": trial.config["trial"]["name"], "values": trial.config["trial"]["values"]}
 
 
 def _reason(trial: TuneTrial) -> str:
-    """The last line of what the trial's process raised, which says what and why."""
-    error = trial.get_error()
+    """What the trial's process raised, or how it died; Tune hands it over as a file only."""
+    if not trial.pickled_error_file:
+        return "unknown"
+    error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
     cause = getattr(error, "cause", None) or error
     return f"{type(cause).__name__}: {cause}".strip()
 

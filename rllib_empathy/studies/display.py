@@ -1,0 +1,69 @@
+"""A study in the terminal while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isinf
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from rllib_empathy.experiments.display import clock
+from rllib_empathy.studies.study_folder import Outcome, StudyFolder
+from rllib_empathy.studies.trainable import SCORE
+from rllib_empathy.studies.trials import Trial
+from rllib_empathy.studies.tuning import Watcher
+
+
+class StudyProgress(Watcher):
+    """A bar over all trials, and a line for each one that has ended.
+
+    Args:
+        console: where it is shown.
+        trials: all of them.
+        folder: the study's, whose trials may have ended already.
+    """
+
+    def __init__(self, console: Console, trials: Sequence[Trial], folder: StudyFolder) -> None:
+        self.console = console
+        self._stops = {trial.name: trial.experiment.stop for trial in trials}
+        self._shares = {name: float(name in folder.outcomes()) for name in self._stops}
+        self._begun, self._share_then = monotonic(), sum(self._shares.values())
+        self._ended = int(self._share_then)
+        self._bar = Progress(BarColumn(bar_width=20), TextColumn("{task.description}"), console=console)
+        self._task = self._bar.add_task("trials are being started", total=len(trials))
+
+    def __enter__(self) -> StudyProgress:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def on_result(self, trial: str, result: dict[str, Any]) -> None:
+        self._shares[trial] = self._stops[trial].progress(result)
+        done = sum(self._shares.values())
+        running = sum(0 < share < 1 for share in self._shares.values())
+        parts = [f"{self._ended} of {len(self._stops)} trials ended", f"{running} running"]
+        if done > self._share_then:
+            left = (monotonic() - self._begun) * (len(self._stops) - done) / (done - self._share_then)
+            parts.append(f"{clock(left)} left")
+        self._bar.update(self._task, completed=done, description=" | ".join(parts))
+
+    def on_end(self, outcome: Outcome, result: dict[str, Any]) -> None:
+        self._shares[outcome.trial] = 1.0
+        self._ended += 1
+        line = f"{outcome.trial}: {outcome.ended}"
+        if outcome.error:
+            line += f", {outcome.error.splitlines()[0]}"
+        elif result:
+            score = result[SCORE]
+            shown = "no episode has ended" if isinf(score) else f"{score:.2f}"
+            line += f", {shown} after {result['env_steps']:,} env steps, {clock(result['seconds'])}"
+        self.console.print(f"[{self._ended}/{len(self._stops)}] {line}", soft_wrap=True, highlight=False, markup=False)
