@@ -54,7 +54,11 @@ class World(Protocol):
     num_agents: int
     observation_space: Box  # of one agent
     action_space: Discrete  # of one agent
-    alive: NDArray[np.bool_]  # [B, N] who takes part in what is shown now
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """`[B, N]`, who takes part in what is shown now."""
+        ...
 
     @property
     def event_names(self) -> tuple[str, ...]: ...

@@ -40,6 +40,7 @@ class JointTrajectory:
     tail_observations: Column  # [K, N, *shape]
     states: tuple[dict[str, Column], ...] = ()  # per agent: recurrent state before the first step, name -> [B, size]
     events: dict[str, Column] = field(default_factory=dict)  # name -> [T, B, N]
+    seats: Column = None  # [T, B, N] where in the world each agent sits; None: agent i on seat i
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,6 +62,25 @@ class JointTrajectory:
         self.map(lambda column: sizes.append(column.nbytes))
         return sum(sizes)
 
+    def places(self) -> torch.Tensor:
+        """Who is in which place for whom, `[T, B, N, N]` (torch columns).
+
+        Place 0 of agent i is itself, place k the agent on the k-th seat behind its own, in a circle: the order in which grid
+        worlds show co-players.
+        """
+        steps, games, agents = self.shape
+        numbers = torch.arange(agents, device=self.rewards.device)
+        around = (numbers.unsqueeze(1) + numbers) % agents  # [seat, place] -> seat
+        if self.seats is None:
+            return around.expand(steps, games, agents, agents)
+        seats = self.seats.long()
+        occupants = seats.argsort(-1).unsqueeze(-2).expand(steps, games, agents, agents)
+        return occupants.gather(-1, around[seats])
+
+    def by_place(self, column: torch.Tensor) -> torch.Tensor:
+        """A column `[T, B, N]` as each agent sees it, `[T, B, N, N]`: own entry first, then co-players in order of place."""
+        return column.unsqueeze(2).expand(*column.shape, column.shape[2]).gather(-1, self.places())
+
     def map(self, function: Callable[[Column], C]) -> JointTrajectory:
         """The trajectory with `function` applied to every column."""
         values: dict[str, Any] = {}
@@ -70,7 +90,7 @@ class JointTrajectory:
                 values[entry.name] = {name: function(column) for name, column in value.items()}
             elif isinstance(value, tuple):
                 values[entry.name] = tuple({n: function(c) for n, c in state.items()} for state in value)
-            else:
+            elif value is not None:
                 values[entry.name] = function(value)
         return replace(self, **values)
 
@@ -87,11 +107,7 @@ class JointTrajectory:
     def games(self, first: int, last: int) -> JointTrajectory:
         """Games first .. last-1, with all their agents (numpy or torch; views where possible)."""
         chosen = (self.tail_games >= first) & (self.tail_games < last)
-        per_game = {
-            entry.name: getattr(self, entry.name)[:, first:last]
-            for entry in fields(self)
-            if entry.name not in ("tail_steps", "tail_games", "tail_observations", "states", "events")
-        }
+        per_game = {name: column[:, first:last] for name in _PER_GAME if (column := getattr(self, name)) is not None}
         return JointTrajectory(
             **per_game,
             tail_steps=self.tail_steps[chosen],
@@ -102,10 +118,35 @@ class JointTrajectory:
         )
 
 
+_PER_GAME = (
+    "observations",
+    "actions",
+    "log_probs",
+    "rewards",
+    "alive",
+    "survives",
+    "starts",
+    "terminated",
+    "truncated",
+    "seats",
+)
+"""Columns [T, B, ...]."""
+
+
 def rows_of(agents: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """A column `[T, B, N, ...]` as `[G, T, M, ...]`, for agents `[G, n]`: rows are the first one's B games, the second's ..."""
     chosen = column[:, :, agents.to(column.device)]  # [T, B, G, n, ...]
     return chosen.movedim((2, 0, 3, 1), (0, 1, 2, 3)).reshape(len(agents), len(column), -1, *column.shape[3:])
+
+
+def _form(trajectory: JointTrajectory) -> tuple[Any, ...]:
+    """What trajectories of one world have in common."""
+    return (
+        trajectory.rewards.shape[2],
+        trajectory.observations.shape[3:],
+        tuple(trajectory.events),
+        trajectory.seats is None,
+    )
 
 
 def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
@@ -118,7 +159,7 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
     """
     if not trajectories:
         raise ValueError("There is no trajectory to concatenate.")
-    if len({(t.rewards.shape[2], t.observations.shape[3:], tuple(t.events)) for t in trajectories}) > 1:
+    if len({_form(t) for t in trajectories}) > 1:
         raise ValueError("Trajectories of different worlds cannot be put side by side.")
     if len(trajectories) == 1:
         return trajectories[0]
@@ -131,9 +172,9 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
 
     first = trajectories[0]
     per_game = {
-        entry.name: along_games([getattr(t, entry.name) for t in trajectories])
-        for entry in fields(JointTrajectory)
-        if entry.name not in ("tail_steps", "tail_games", "tail_observations", "states", "events")
+        name: along_games([getattr(t, name) for t in trajectories])
+        for name in _PER_GAME
+        if getattr(first, name) is not None
     }
     return JointTrajectory(
         **per_game,

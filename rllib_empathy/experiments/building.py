@@ -21,7 +21,7 @@ def build_config(experiment: Experiment) -> EmpathyConfig:
     config = (
         EmpathyConfig()
         .environment(experiment.environment, env_config=dict(experiment.env_config))
-        .population(experiment.population)
+        .population(experiment.population, shuffle_seats=experiment.shuffle_seats)
         .training(**experiment.training)
         .env_runners(**experiment.env_runners.model_dump())
         .learners(**experiment.learners.model_dump())

@@ -83,6 +83,7 @@ class Experiment(Settings):
         "ppo",
         description="a kind of agent for all seats, or a list of kinds and of {kind, count, shared, name, options}",
     )
+    shuffle_seats: bool = Field(False, description="whether agents take other seats in every episode")
     training: dict[str, Any] = Field(
         {}, description="options for all agents that have them, and RLlib's training options"
     )

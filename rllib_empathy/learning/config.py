@@ -14,6 +14,7 @@ from ray.rllib.policy.policy import PolicySpec
 import env_registry
 from env_registry.game import World
 from env_registry.parameters import SettingError, unknown_name
+from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import STATS
 from rllib_empathy.policies import KINDS
 from rllib_empathy.policies.kind import WorldFacts
@@ -40,6 +41,7 @@ class EmpathyConfig(AlgorithmConfig):
 
         super().__init__(algo_class=algo_class or Empathy)
         self.population_spec: PopulationSpec = "ppo"
+        self.shuffle_seats = False
         self.agent_defaults: dict[str, Any] = {}
         self.registered_worlds: dict[str, Any] = {}
         self.num_env_runners = 0
@@ -52,14 +54,20 @@ class EmpathyConfig(AlgorithmConfig):
         self.broadcast_env_runner_states = False
         self._dont_auto_sync_env_runner_states = True
 
-    def population(self, population: PopulationSpec) -> EmpathyConfig:
+    def population(
+        self, population: PopulationSpec = NotProvided, *, shuffle_seats: bool = NotProvided
+    ) -> EmpathyConfig:
         """Says who plays.
 
         Args:
             population: the name of a kind for all seats, or a list with one kind's name per seat or entries
-                `{kind, count, shared, name, **options}`. Seats are filled in the order of the list.
+                `{kind, count, shared, name, **options}`. Agents are numbered in the order of the list.
+            shuffle_seats: agents take seats drawn afresh for every episode; otherwise agent i sits on seat i.
         """
-        self.population_spec = population
+        if population is not NotProvided:
+            self.population_spec = population
+        if shuffle_seats is not NotProvided:
+            self.shuffle_seats = shuffle_seats
         return self
 
     def training(self, **options: Any) -> EmpathyConfig:
@@ -98,8 +106,13 @@ class EmpathyConfig(AlgorithmConfig):
         return self
 
     def make_world(self, num_games: int) -> World:
-        """A batch of games of the configured world."""
-        return env_registry.make(self._world(), num_games, **self.env_config)
+        """A batch of games of the configured world.
+
+        Raises:
+            SettingError: the world cannot be made, or its seats are unlike and are to be shuffled.
+        """
+        world = env_registry.make(self._world(), num_games, **self.env_config)
+        return ShuffledSeats(world) if self.shuffle_seats else world
 
     def resolved_population(self) -> Population:
         """The population, checked against the world's seats.
@@ -158,6 +171,7 @@ class EmpathyConfig(AlgorithmConfig):
         if self.env is None:
             raise SettingError(f"No world is set: call .environment(NAME). Known: {', '.join(env_registry.WORLDS)}.")
         population = self.resolved_population()
+        self.make_world(1)
         self.population_spec = self_contained(self.population_spec, self.agent_defaults)
         spaces = self.module_spaces()
         for member in population.members:
@@ -211,7 +225,7 @@ class EmpathyConfig(AlgorithmConfig):
         if key not in _FACTS:
             for name, made in self.registered_worlds.items():
                 env_registry.WORLDS.setdefault(name, made)  # this process may not have heard of it
-            world = self.make_world(1)
+            world = env_registry.make(self._world(), 1, **self.env_config)
             known_as = self._world_name(type(world))
             _FACTS[key] = WorldFacts(
                 name=known_as,

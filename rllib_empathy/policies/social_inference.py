@@ -46,12 +46,12 @@ def infer_relationships(
         agent: index into N.
     """
     players = joint.shape[2]
-    order = [(agent + place) % players for place in range(players)]
     inferred = (joint.rewards[..., agent] != 0) & joint.alive[..., agent]
     relationships = torch.zeros_like(joint.rewards)
-    found = torch.zeros(int(inferred.sum()), players).to(relationships)
-    observations, alive = joint.observations[:, :, agent][inferred], joint.alive[inferred][:, order]
-    actions = joint.actions[inferred][:, order].long()
+    order = joint.places()[:, :, agent][inferred]  # [rows, place] -> agent
+    found = torch.zeros(order.shape).to(relationships)  # by place
+    observations, alive = joint.observations[:, :, agent][inferred], joint.alive[inferred].gather(1, order)
+    actions = joint.actions[inferred].long().gather(1, order)
     social = prepare(networks.relationship_architecture, stack_parameters([networks.relationship]), ROWS_AT_ONCE)
     conversion = prepare(networks.conversion_architecture, stack_parameters([networks.conversion]), ROWS_AT_ONCE)
     for first in range(0, len(found), ROWS_AT_ONCE):
@@ -68,12 +68,11 @@ def infer_relationships(
             there = alive[rows, place]
             if options.visible_only:
                 there = there & seen[0, :, place].flatten(1).any(1)
-            found[rows, order[place]] = (relationship * there).to(found.dtype)
+            found[rows, place] = (relationship * there).to(found.dtype)
     if options.shuffled:
-        others = [other for other in range(players) if other != agent]
         shuffle = torch.rand(len(found), players - 1, device=found.device).argsort(1)
-        found[:, others] = found[:, others].gather(1, shuffle)
-    relationships[inferred] = found
+        found[:, 1:] = found[:, 1:].gather(1, shuffle)
+    relationships[inferred] = torch.zeros_like(found).scatter(1, order, found)
     return Inference(relationships, inferred)
 
 

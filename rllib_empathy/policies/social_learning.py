@@ -63,15 +63,12 @@ class SocialBatch(NamedTuple):
     @classmethod
     def of(cls, agents: Tensor, joint: JointTrajectory) -> SocialBatch:
         """The rows of the agents `[G, n]`."""
-        players = joint.shape[2]
-        places = (torch.arange(players).unsqueeze(1) + torch.arange(players)) % players  # [agent, place]
-        places = places.to(joint.rewards.device)
         ended = (joint.terminated | joint.truncated).unsqueeze(-1)
         return cls(
             observations=rows_of(agents, joint.observations),
-            actions=rows_of(agents, joint.actions.long()[:, :, places]),
+            actions=rows_of(agents, joint.by_place(joint.actions.long())),
             rewards=rows_of(agents, joint.rewards),
-            alive=rows_of(agents, joint.alive[:, :, places]),
+            alive=rows_of(agents, joint.by_place(joint.alive)),
             goes_on=rows_of(agents, joint.alive & joint.survives & ~ended),
             ends=rows_of(agents, joint.alive & (~joint.survives | joint.terminated.unsqueeze(-1))),
         )

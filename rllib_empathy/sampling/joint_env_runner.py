@@ -29,6 +29,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from env_registry.game import World
+from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import sum_and_count
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.sampling.acting import JointPolicy
@@ -227,9 +228,12 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         rows: dict[str, list[NDArray]] = {name: [] for name in _ROWS}
         events: dict[str, list[NDArray]] = {name: [] for name in self.world.event_names}
         tails: list[tuple[int, NDArray, NDArray]] = []
+        seats: list[NDArray] = []
         while len(rows["rewards"]) < steps if steps is not None else under_way.any():
             actions, log_probs = self.policy.act(self._observations, self._begun, explore)
             alive = self.world.alive & under_way[:, None]
+            if isinstance(self.world, ShuffledSeats):
+                seats.append(self.world.seats)
             step = self.world.step(actions)
             ended = step.terminated | step.truncated
             row: tuple[NDArray, ...] = (
@@ -266,6 +270,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             tail_observations=np.concatenate([observations for _, _, observations in tails]),
             states=states,
             events={name: np.stack(columns) for name, columns in events.items()},
+            seats=np.stack(seats) if seats else None,
         )
         self._count_steps(trajectory)
         return replace(trajectory, truncated=_cut_at_the_end(trajectory))

@@ -21,6 +21,7 @@ def made_up(
     ends: float = 0.15,
     deaths: float = 0.1,
     joins: float = 0.2,
+    seats: bool = False,
 ) -> JointTrajectory:
     """A trajectory of numpy columns as a runner would make it.
 
@@ -36,6 +37,7 @@ def made_up(
         ends: probability that an episode ends with a step; half of them are terminated.
         deaths: probability that an agent leaves with a step.
         joins: probability that an absent agent comes in after a step.
+        seats: agents sit anywhere, and elsewhere in each episode.
     """
     rng = np.random.default_rng(seed)
     rows: dict[str, list[Any]] = {name: [] for name in ("alive", "survives", "starts", "terminated", "truncated")}
@@ -63,6 +65,10 @@ def made_up(
         begun = ended
         present = np.where(ended[:, None], rng.random((games, agents)) > joins, stays)
     size = (steps, games, agents)
+    order = rng.permuted(np.broadcast_to(np.arange(agents, dtype=np.int8), size), axis=2) if seats else None
+    if order is not None:
+        for step in range(1, steps):
+            order[step] = np.where(rows["starts"][step][:, None], order[step], order[step - 1])
 
     def observations(*leading: int) -> np.ndarray:
         if len(shape) == 3:
@@ -83,6 +89,7 @@ def made_up(
             for _ in range(agents)
         ),
         events={name: rng.integers(0, 3, size, np.uint8) for name in ("apples", "waste")},
+        seats=order,
     )
 
 
@@ -99,4 +106,5 @@ def shuffled(joint: JointTrajectory, games: np.ndarray, agents: np.ndarray) -> J
         tail_observations=joint.tail_observations[:, agents],
         states=tuple({name: column[games] for name, column in joint.states[agent].items()} for agent in agents),
         events={name: column[:, games][:, :, agents] for name, column in joint.events.items()},
+        seats=None if joint.seats is None else joint.seats[:, games][:, :, agents],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import fields, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,8 @@ from tests.core.made_up import made_up
 
 few = settings(max_examples=25, deadline=None)
 MEMORY = {"h": 3, "c": 2}
+full = partial(made_up, seats=True)
+"""Every column is there."""
 
 
 def columns(joint: JointTrajectory) -> list:
@@ -41,7 +44,7 @@ def tails(joint: JointTrajectory) -> dict[tuple[int, int], bytes]:
 
 
 def test_counts_of_steps():
-    joint = made_up(1, whole_episodes=True, deaths=0.3)
+    joint = full(1, whole_episodes=True, deaths=0.3)
     steps, games, agents = joint.shape
     alive = [[[bool(joint.alive[t, b, i]) for i in range(agents)] for b in range(games)] for t in range(steps)]
     assert joint.agent_steps() == sum(here for row in alive for game in row for here in game)
@@ -52,13 +55,13 @@ def test_counts_of_steps():
 
 
 def test_nbytes_is_the_sum_of_all_columns():
-    joint = made_up(1, memory=MEMORY)
+    joint = full(1, memory=MEMORY)
     assert joint.nbytes() == sum(column.nbytes for column in columns(joint)) == joint.to_tensors().nbytes()
     assert joint.nbytes() > joint.observations.nbytes + joint.events["apples"].nbytes + joint.states[0]["h"].nbytes
 
 
 def test_map_reaches_every_column_once():
-    joint = made_up(1, memory=MEMORY)
+    joint = full(1, memory=MEMORY)
     same = joint.map(lambda column: column.copy())
     assert_same(joint, same)
     assert all(mine is not other for mine, other in zip(columns(joint), columns(same), strict=True))
@@ -66,7 +69,7 @@ def test_map_reaches_every_column_once():
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4)])
 def test_tensors_keep_types_and_values(shape):
-    joint = made_up(2, shape=shape, memory=MEMORY)
+    joint = full(2, shape=shape, memory=MEMORY)
     tensors = joint.to_tensors("cpu")
     assert all(isinstance(column, torch.Tensor) for column in columns(tensors))
     assert_same(joint, tensors.map(lambda column: column.numpy()))
@@ -74,7 +77,7 @@ def test_tensors_keep_types_and_values(shape):
 
 
 def test_writable_memory_is_shared_and_read_only_memory_copied():
-    joint = made_up(2)
+    joint = full(2)
     assert joint.to_tensors().rewards.data_ptr() == joint.rewards.ctypes.data
     received = pickle.loads(pickle.dumps(joint)).map(_read_only)
     tensors = received.to_tensors()
@@ -90,7 +93,7 @@ def _read_only(column: np.ndarray) -> np.ndarray:
 @few
 @given(st.integers(0, 2**31), st.integers(1, 6), st.booleans(), st.booleans())
 def test_taking_apart_and_putting_together_is_the_identity(seed, games, whole_episodes, torch_columns):
-    joint = made_up(seed, games=games, memory=MEMORY, whole_episodes=whole_episodes)
+    joint = full(seed, games=games, memory=MEMORY, whole_episodes=whole_episodes)
     rng = np.random.default_rng(seed)
     edges = [0, *sorted(rng.integers(0, games + 1, 2)), games]
     apart = joint.to_tensors() if torch_columns else joint
@@ -113,7 +116,7 @@ def test_taking_apart_and_putting_together_is_the_identity(seed, games, whole_ep
 @given(st.integers(0, 2**31), st.lists(st.tuples(st.integers(1, 8), st.integers(1, 4)), min_size=1, max_size=4))
 def test_everything_of_a_game_stays_with_it(seed, sizes):
     parts = [
-        made_up(seed + number, steps=steps, games=games, memory=MEMORY, whole_episodes=bool(number % 2))
+        full(seed + number, steps=steps, games=games, memory=MEMORY, whole_episodes=bool(number % 2))
         for number, (steps, games) in enumerate(sizes)
     ]
     joined = concatenate(parts)
@@ -135,11 +138,12 @@ def test_everything_of_a_game_stays_with_it(seed, sizes):
 
 PER_STEP = (
     "observations", "actions", "log_probs", "rewards", "alive", "survives", "starts", "terminated", "truncated",
+    "seats",
 )  # fmt: skip
 
 
 def test_a_single_trajectory_is_handed_on():
-    joint = made_up(1)
+    joint = full(1)
     assert concatenate([joint]) is joint
 
 
@@ -150,15 +154,30 @@ def test_nothing_to_concatenate():
 
 @pytest.mark.parametrize(
     "other",
-    [{"agents": 2}, {"shape": (6,)}, {"shape": (1, 5, 5)}],
-    ids=["number of agents", "observations", "grids"],
+    [{"agents": 2}, {"shape": (6,)}, {"shape": (1, 5, 5)}, {"seats": False}],
+    ids=["number of agents", "observations", "grids", "seats"],
 )
 def test_different_worlds_are_refused(other):
     with pytest.raises(ValueError, match="different worlds"):
-        concatenate([made_up(1), made_up(1, **other)])
+        concatenate([full(1), full(1, **other)])
 
 
 def test_different_events_are_refused():
-    joint = made_up(1)
+    joint = full(1)
     with pytest.raises(ValueError, match="different worlds"):
         concatenate([joint, replace(joint, events={})])
+
+
+@pytest.mark.parametrize("seats", [False, True])
+def test_places_are_counted_along_the_seats(seats):
+    joint = made_up(2, agents=4, seats=seats).to_tensors()
+    places, actions = joint.places(), joint.by_place(joint.actions)
+    steps, games, agents = joint.shape
+    for step in range(steps):
+        for game in range(games):
+            seat_of = list(range(agents)) if joint.seats is None else joint.seats[step, game].tolist()
+            for agent in range(agents):
+                for place in range(agents):
+                    other = seat_of.index((seat_of[agent] + place) % agents)
+                    assert places[step, game, agent, place] == other
+                    assert actions[step, game, agent, place] == joint.actions[step, game, other]

@@ -166,6 +166,36 @@ def test_shuffling_hands_the_same_shares_to_others():
     assert not torch.equal(left, right)
 
 
+@torch.no_grad()
+def test_co_players_are_told_apart_by_their_seats():
+    """Agents that sit elsewhere infer what an agent would on that seat, of the co-players who sit where its sat."""
+    shape = SHAPES["grid"]
+    plain = random_joint(shape, [3] * 4, seed=4)
+    steps, games, players = plain.shape
+    seats = np.random.default_rng(4).permuted(np.tile(np.arange(players), (steps, games, 1)), axis=2)
+    where = (np.arange(steps)[:, None, None], np.arange(games)[:, None], seats)
+    per_agent = ("observations", "actions", "rewards", "alive")
+    moved = JointTrajectory(
+        **{**vars(plain), **{name: getattr(plain, name)[where] for name in per_agent}, "seats": torch.from_numpy(seats)}
+    )
+    module = lase_module(shape, (3,) * players)
+    expected = torch.stack(
+        [infer_relationships(module.social, SocialOptions(), plain, agent)[0] for agent in range(players)], 2
+    )
+    everybody = torch.arange(players).unsqueeze(1)
+    on_seats, of_agents = SocialBatch.of(everybody, plain), SocialBatch.of(everybody, moved)
+    for step, game in np.ndindex(steps, games):
+        for agent in range(players):
+            seat = seats[step, game, agent]
+            for name in ("observations", "actions", "alive"):
+                mine, there = getattr(of_agents, name)[agent, step, game], getattr(on_seats, name)[seat, step, game]
+                torch.testing.assert_close(mine, there)
+    for agent in range(players):
+        found = infer_relationships(module.social, SocialOptions(), moved, agent)[0]
+        of_seats = expected[where[0][..., 0], where[1][..., 0], seats[..., agent]]
+        torch.testing.assert_close(found, of_seats.gather(-1, torch.from_numpy(seats)))
+
+
 def test_perspective_taking_teaches_the_conversion_network_only():
     shape, counts = SHAPES["grid"], (3, 3, 3)
     module = lase_module(shape, counts)
