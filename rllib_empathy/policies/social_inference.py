@@ -20,7 +20,7 @@ from rllib_empathy.policies.social_networks import (
 from rllib_empathy.policies.social_options import SocialOptions
 from rllib_empathy.reshaping.gifting import social_relationship
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 512
 """Rows whose counterfactuals are computed at a time; bounds the memory."""
 
 
@@ -58,13 +58,13 @@ def infer_relationships(
         rows = slice(first, first + ROWS_AT_ONCE)
         seen, taken = observations[rows].unsqueeze(0), actions[rows].unsqueeze(0)
         features = encode(networks.relationship_architecture, social, seen)
-        for place in range(1, players):
-            values = counterfactual_values(social, features, taken, networks.joint_actions, place)[0]
-            chosen = taken[0, :, place : place + 1]
-            prediction = _prediction(networks, options, social, conversion, seen, place)
+        values = counterfactual_values(social, features, taken, networks.joint_actions)
+        predictions = _predictions(networks, options, social, conversion, seen)
+        for place, (alternatives, predicted) in enumerate(zip(values, predictions, strict=True), 1):
+            chosen = taken[..., place : place + 1]
             relationship = social_relationship(
-                values.gather(1, chosen).squeeze(1), values, prediction, options.minimum_range
-            )
+                alternatives.gather(-1, chosen).squeeze(-1), alternatives, predicted, options.minimum_range
+            )[0]
             there = alive[rows, place]
             if options.visible_only:
                 there = there & seen[0, :, place].flatten(1).any(1)
@@ -76,17 +76,20 @@ def infer_relationships(
     return Inference(relationships, inferred)
 
 
-def _prediction(
-    networks: SocialNetworks,
-    options: SocialOptions,
-    social: Parameters,
-    conversion: Parameters,
-    seen: Tensor,
-    place: int,
-) -> Tensor:
-    """Predicted policy `[M, A_k]` of the co-player in this place."""
-    choices = networks.joint_actions[place]
-    if not options.perspective_taking or choices != networks.joint_actions[0]:
-        return torch.full((seen.shape[1], choices), 1 / choices, device=seen.device)
-    places = torch.full((seen.shape[1],), place, device=seen.device)
-    return perspective(networks, social, conversion, seen, places)[1][0].softmax(-1)
+def _predictions(
+    networks: SocialNetworks, options: SocialOptions, social: Parameters, conversion: Parameters, seen: Tensor
+) -> list[Tensor]:
+    """Predicted policies `[1, M, A_k]` of the co-players in places 1 .. N-1.
+
+    An agent can imagine itself only in places with as many actions as it has; elsewhere all actions are equally likely.
+    """
+    own, *others = networks.joint_actions
+    rows = seen.shape[1]
+    predictions = [torch.full((1, rows, choices), 1 / choices, device=seen.device) for choices in others]
+    alike = [place for place, choices in enumerate(others, 1) if choices == own]
+    if options.perspective_taking and alike:
+        places = torch.tensor(alike, device=seen.device).expand(rows, -1)
+        policies = perspective(networks, social, conversion, seen, places)[1].softmax(-1)
+        for place, policy in zip(alike, policies.unbind(2), strict=True):
+            predictions[place - 1] = policy
+    return predictions

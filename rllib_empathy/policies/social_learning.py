@@ -141,8 +141,9 @@ def perspective_loss(
         prepare(networks.relationship_architecture, social, count),
         prepare(networks.conversion_architecture, conversion, count),
         seen,
-        places,
+        places.unsqueeze(1),
     )
+    converted, logits = converted.squeeze(2), logits.squeeze(2)
     taken = actions[:, rows, places]
     counts = (alive[:, rows, places] & alive[:, rows, torch.zeros_like(places)]).to(logits.dtype)
     weight = counts / counts.sum(1, keepdim=True).clamp(min=1)

@@ -137,9 +137,9 @@ def joint_action_values(
 
 
 def counterfactual_values(
-    parameters: Parameters, features: Tensor, actions: Tensor, joint_actions: Sequence[int], place: int
-) -> Tensor:
-    """Q(o, a_-k, a') `[G, M, A_k]` for every action a' of the co-player in this place.
+    parameters: Parameters, features: Tensor, actions: Tensor, joint_actions: Sequence[int]
+) -> list[Tensor]:
+    """Q(o, a_-k, a') `[G, M, A_k]` for every action a' of each co-player k; the list is by place, 1 .. N-1.
 
     The joint action enters the critic's hidden layer as a sum of one column per player. Replacing one player's action is
     therefore a rank-one change of what the layer has computed already: exact, and nothing before it runs again.
@@ -149,54 +149,58 @@ def counterfactual_values(
         features: `[G, M, F]`.
         actions: `[G, M, N]`; it is not changed.
         joint_actions: number of actions by place.
-        place: 1 .. N-1.
     """
-    first = sum(joint_actions[:place])
-    columns = parameters["critic_actions.weight"].transpose(1, 2)[
-        :, first : first + joint_actions[place]
-    ]  # [G, A_k, H]
-    taken = functional.one_hot(actions[..., place], joint_actions[place]).to(columns.dtype)
-    without = _critic_hidden(parameters, features, actions, joint_actions) - torch.bmm(taken, columns)
-    return _critic_out(parameters, torch.relu(without.unsqueeze(2) + columns.unsqueeze(1)))
+    hidden = _critic_hidden(parameters, features, actions, joint_actions)
+    columns = parameters["critic_actions.weight"].transpose(1, 2).split(list(joint_actions), 1)  # by place [G, A_k, H]
+    values = []
+    for place in range(1, len(joint_actions)):
+        taken = functional.one_hot(actions[..., place], joint_actions[place]).to(hidden.dtype)
+        without = hidden - torch.bmm(taken, columns[place])
+        alternatives = columns[place].unsqueeze(2).unbind(1)  # one after the other: what stays in the cache is fast
+        values.append(
+            torch.stack([_critic_out(parameters, torch.relu(without + column)) for column in alternatives], -1)
+        )
+    return values
 
 
 def perspective(
     networks: SocialNetworks, social: Parameters, conversion: Parameters, observations: Tensor, places: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What co-players may see `[G, M, size]`, and the logits `[G, M, A]` of what the agent itself would do there.
+    """What co-players may see `[G, M, P, size]`, and the logits `[G, M, P, A]` of what the agent itself would do there.
 
     Args:
         networks: any one of the group; says of what shape they are.
         social: parameters of the social-relationship networks.
         conversion: parameters of the observation conversion networks.
         observations: `[G, M, *observation_shape]` of the focal agents.
-        places: `[M]`, whose perspective is taken: 1 .. N-1.
+        places: `[M, P]`, whose perspectives are taken in each row: 1 .. N-1.
     """
-    players = len(networks.joint_actions)
-    converted = converted_observations(networks.conversion_architecture, conversion, observations, places, players)
+    converted = converted_observations(networks.conversion_architecture, conversion, observations, places)
     architecture = networks.relationship_architecture._replace(scale=1.0)
-    there = converted.reshape(*converted.shape[:2], *architecture.observation_shape)
-    return converted, social_logits(social, encode(architecture, social, there))
+    there = converted.reshape(len(converted), -1, *architecture.observation_shape)
+    logits = social_logits(social, encode(architecture, social, there))
+    return converted, logits.reshape(*converted.shape[:3], -1)
 
 
 def converted_observations(
-    architecture: Architecture, parameters: Parameters, observations: Tensor, places: Tensor, players: int
+    architecture: Architecture, parameters: Parameters, observations: Tensor, places: Tensor
 ) -> Tensor:
-    """What co-players may see, `[G, M, prod(observation_shape)]` in (0, 1).
+    """What co-players may see, `[G, M, P, prod(observation_shape)]` in (0, 1).
 
     Args:
         architecture: of the conversion network's convolution.
         parameters: of the observation conversion networks.
         observations: `[G, M, *observation_shape]` of the focal agents.
-        places: `[M]`, whose view is asked for: 1 .. N-1.
-        players: N.
+        places: `[M, P]`, whose views are asked for in each row: 1 .. N-1.
     """
     features = encode(architecture, parameters, observations)
-    who = functional.one_hot(places - 1, players - 1).to(features.dtype).expand(len(features), -1, -1)
-    x = torch.cat([features, who], -1)
-    x = torch.relu(linear(x, parameters["hidden_1.weight"], parameters["hidden_1.bias"]))
+    weight = parameters["hidden_1.weight"]
+    of_place = weight[..., features.shape[-1] :].transpose(1, 2)[:, places - 1]  # [G, M, P, H]
+    state = linear(features, weight[..., : features.shape[-1]], parameters["hidden_1.bias"])
+    x = torch.relu(state.unsqueeze(2) + of_place).flatten(1, 2)
     x = torch.relu(linear(x, parameters["hidden_2.weight"], parameters["hidden_2.bias"]))
-    return torch.sigmoid(linear(x, parameters["out.weight"], parameters["out.bias"]))
+    x = torch.sigmoid(linear(x, parameters["out.weight"], parameters["out.bias"]))
+    return x.reshape(len(x), *places.shape, -1)
 
 
 def _critic_hidden(parameters: Parameters, features: Tensor, actions: Tensor, joint_actions: Sequence[int]) -> Tensor:
@@ -207,5 +211,4 @@ def _critic_hidden(parameters: Parameters, features: Tensor, actions: Tensor, jo
 
 def _critic_out(parameters: Parameters, hidden: Tensor) -> Tensor:
     weight, bias = parameters["critic_out.weight"], parameters["critic_out.bias"]
-    shape = (len(hidden), *[1] * (hidden.ndim - 2), -1)
-    return (hidden * weight.view(shape)).sum(-1) + bias.view(len(hidden), *[1] * (hidden.ndim - 2))
+    return torch.baddbmm(bias.unsqueeze(1), hidden, weight.transpose(1, 2)).squeeze(2)
