@@ -1,17 +1,13 @@
-"""Runs `rllib-empathy train` on the cluster that this machine is the head of.
+"""Trains on the cluster that this machine is the head of.
 
-ray submit CLUSTER.yaml cluster/train.py EXPERIMENT
+ray submit CLUSTER.yaml cluster/train.py EXPERIMENT [options of `rllib-empathy train`]
 """
 
 from __future__ import annotations
 
-import os
 import sys
 
-os.environ.setdefault("RAY_ADDRESS", "auto")
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-
 if __name__ == "__main__":
-    from rllib_empathy.cli import app
+    from rllib_empathy.cluster.driver import drive
 
-    sys.exit(app(["train", *sys.argv[1:]]))
+    sys.exit(drive(sys.argv[1:]))

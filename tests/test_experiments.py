@@ -264,12 +264,14 @@ def test_rows_are_flat_and_tell_who_earned_what():
         "training_iteration": 2,
         "time_this_iter_s": 0.5,
         "timers": {"env_runner_sampling_timer": 0.1, "learner_update_timer": 0.2},
+        "fault_tolerance": {"num_healthy_workers": 2, "num_remote_worker_restarts": 1},
         "env_runners": sampled,
         "learners": {"ppo_0": {"entropy": 1.5, "num_module_steps_trained": 9}, "__all_modules__": {"num": 3, **gifts}},
         "evaluation": {"env_runners": {**sampled, "episode_return_mean": 12.0}},
     }
     row = flat_metrics(result, population, ["apples"], seconds=7.0)
     assert (row["iteration"], row["env_steps"], row["seconds"], row["steps_per_second"]) == (2, 200, 7.0, 200.0)
+    assert (row["resumes"], row["remote_runners"], row["runner_restarts"]) == (0, 2, 1)
     assert (row["kind_return/ppo"], row["kind_return/slow"], row["kind_return/random"]) == (1.5, 3.0, 4.0)
     assert (row["group_return"], row["agent_return/3"], row["agent_events/apples/2"]) == (10.0, 4.0, 2.0)
     assert row["evaluation/group_return"] == 12.0

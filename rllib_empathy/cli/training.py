@@ -38,11 +38,17 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="A run folder to go on with; only stop and checkpoint can be set anew.")
     ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the run's folder, default: the time. A run that exists goes on from its last checkpoint."
+        ),
+    ] = None,
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
     ] = None,
 ) -> None:
-    """Train the population of an experiment; everything goes to a new folder runs/NAME/TIMESTAMP."""
+    """Train the population of an experiment; everything goes to a new folder runs/NAME/RUN."""
     prepare()
     from rllib_empathy.experiments.building import build_config, resolved
     from rllib_empathy.experiments.run_folder import RunFolder
@@ -50,7 +56,10 @@ def train(
     with clear_errors():
         settings = _experiment(experiment, resume, overrides or [])
         config = build_config(settings)
-        folder = RunFolder.open(resume) if resume else RunFolder.create(out, settings.name)
+        if resume:
+            folder = RunFolder.open(resume)
+        else:
+            folder = RunFolder.take_up(out, settings, run) if run else RunFolder.create(out, settings.name)
         folder.describe(settings, resolved(settings, config))
         console = terminal()
         console.print(f"Run folder: {folder.path}", soft_wrap=True, highlight=False)

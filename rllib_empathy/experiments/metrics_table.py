@@ -49,7 +49,9 @@ def episode_columns(population: Population, event_names: Sequence[str]) -> list[
     ]
 
 
-def flat_metrics(result: Mapping[str, Any], population: Population, event_names: Sequence[str], seconds: float) -> Row:
+def flat_metrics(
+    result: Mapping[str, Any], population: Population, event_names: Sequence[str], seconds: float, resumes: int = 0
+) -> Row:
     """The row of an iteration.
 
     Args:
@@ -57,9 +59,10 @@ def flat_metrics(result: Mapping[str, Any], population: Population, event_names:
         population: who plays.
         event_names: the world's.
         seconds: of training so far.
+        resumes: how often training was taken up again so far, by hand or after a fault.
     """
     sampled = result["env_runners"]
-    timers = result["timers"]
+    timers, faults = result["timers"], result["fault_tolerance"]
     row: Row = {
         "iteration": result["training_iteration"],
         "env_steps": int(sampled["num_env_steps_sampled_lifetime"]),
@@ -68,6 +71,9 @@ def flat_metrics(result: Mapping[str, Any], population: Population, event_names:
         "seconds_sampling": timers["env_runner_sampling_timer"],
         "seconds_learning": timers["learner_update_timer"],
         "episodes": int(sampled["num_episodes"]),
+        "resumes": resumes,
+        "remote_runners": int(faults["num_healthy_workers"]),
+        "runner_restarts": int(faults["num_remote_worker_restarts"]),
         **_episode_metrics(sampled, population, event_names),
     }
     row.update(_after_gifts(result.get("learners", {}).get("__all_modules__", {})))

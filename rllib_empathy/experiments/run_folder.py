@@ -47,14 +47,32 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     @classmethod
-    def create(cls, root: str | Path, name: str) -> RunFolder:
-        """Makes root/name/TIMESTAMP, which did not exist.
+    def create(cls, root: str | Path, name: str, run: str | None = None) -> RunFolder:
+        """Makes root/name/run, which did not exist; without `run` it is named by the time.
 
         Raises:
-            RunFolderError: it cannot be written, or its disk is nearly full.
+            RunFolderError: it cannot be written, it exists, or its disk is nearly full.
         """
-        folder = cls(new_folder(root, name))
+        folder = cls(new_folder(root, name, run))
         folder.checkpoints.mkdir()
+        return folder
+
+    @classmethod
+    def take_up(cls, root: str | Path, experiment: Experiment, run: str) -> RunFolder:
+        """root/NAME/run, whether it is new, has been begun, or has checkpoints to go on from.
+
+        Raises:
+            RunFolderError: it holds a run of another experiment, or it cannot be written.
+        """
+        folder = cls(Path(root).absolute() / experiment.name / run)
+        if not folder.experiment.is_file():
+            return cls.create(root, experiment.name, run)
+        if folder.experiment.read_text(encoding="utf-8") != experiment.to_yaml():
+            raise RunFolderError(
+                f"The run {folder.path} exists, and {folder.experiment.name} in it is another experiment. Choose another name "
+                "with --run, or run the experiment as it was."
+            )
+        check_writable(folder.path)
         return folder
 
     @classmethod
@@ -124,18 +142,18 @@ class RunFolder:
         return sorted(self.checkpoints.glob("iteration_*"), key=iteration_of)
 
 
-def new_folder(root: str | Path, name: str) -> Path:
-    """Makes root/name/TIMESTAMP, which did not exist.
+def new_folder(root: str | Path, name: str, run: str | None = None) -> Path:
+    """Makes root/name/run, which did not exist; without `run` it is named by the time.
 
     Raises:
-        RunFolderError: it cannot be written, or its disk is nearly full.
+        RunFolderError: it cannot be written, it exists, or its disk is nearly full.
     """
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     parent = Path(root).absolute() / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        path, number = parent / stamp, 1
-        while path.exists():
+        path, number = parent / (run or stamp), 1
+        while run is None and path.exists():
             number += 1
             path = parent / f"{stamp}_{number}"
         path.mkdir()

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
+from ray.exceptions import RayActorError
+
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.experiment import Checkpoints, Experiment
-from rllib_empathy.experiments.metrics_table import MetricsTable, Row, flat_metrics
+from rllib_empathy.experiments.metrics_table import MetricsTable, Row, flat_metrics, read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder, iteration_of
 from rllib_empathy.learning.config import EmpathyConfig
+from rllib_empathy.learning.faults import ClusterFault
+
+logger = logging.getLogger(__name__)
+
+MOST_VAIN_ATTEMPTS = 3
+"""How often a run is taken up from the same checkpoint before it is given up."""
 
 
 class TrainingRun:
@@ -30,8 +39,12 @@ class TrainingRun:
         self._table = MetricsTable(folder.metrics)
         self._checkpoint = folder.last_checkpoint()
         saved = iteration_of(self._checkpoint) if self._checkpoint else 0
-        self.row: Row = self._table.cut(saved) if folder.metrics.exists() else {}
+        self.row: Row = {}
         """The last iteration's metrics; empty before the first."""
+        self._resumes = 0
+        if folder.metrics.exists():
+            self._resumes = 1 + int(read_metrics(folder.metrics).get("resumes", [0])[-1])
+            self.row = self._table.cut(saved)
 
     @property
     def finished(self) -> bool:
@@ -55,7 +68,8 @@ class TrainingRun:
             OSError: the folder can no longer be written; the last checkpoint is good.
         """
         result = self._algorithm.train()
-        self.row = flat_metrics(result, self._population, self._event_names, monotonic() - self._begun)
+        seconds = monotonic() - self._begun
+        self.row = flat_metrics(result, self._population, self._event_names, seconds, self._resumes)
         self._table.append(self.row)
         if self.finished or self._saved.is_due(int(self.row["iteration"])):
             self.save()
@@ -100,6 +114,8 @@ def train(
 ) -> Iterator[Row]:
     """Trains until the experiment's stop rule holds; goes on from the folder's last checkpoint if it has one.
 
+    Where a Learner dies, or all runners do, training is taken up again from the last checkpoint.
+
     Ray has to be running. Each row is in the folder's metrics before it is handed out.
 
     Args:
@@ -109,13 +125,31 @@ def train(
         interrupted: asked after each iteration; training then saves and ends.
 
     Yields:
-        The metrics of each iteration.
+        The metrics of each iteration; iterations that have to be repeated after a fault come again.
 
     Raises:
         SettingError: the run has reached its end already.
         NonFiniteError: rewards or gradients are not finite; the last checkpoint is good.
         OSError: the folder can no longer be written; the last checkpoint is good.
+        ClusterFault: the cluster failed time and again.
     """
+    faults: list[Path | None] = []  # the checkpoint from which each vain attempt began
+    while True:
+        try:
+            yield from _train(experiment, config, folder, interrupted)
+            return
+        except (ClusterFault, RayActorError) as fault:  # noqa: PERF203
+            checkpoint = folder.last_checkpoint()
+            faults = [*(before for before in faults if before == checkpoint), checkpoint]
+            if len(faults) > MOST_VAIN_ATTEMPTS:
+                raise ClusterFault(f"{fault} This is the {len(faults)}th time without a new checkpoint.") from fault
+            where = f"checkpoint {checkpoint.name}" if checkpoint else "the beginning, since there is no checkpoint yet"
+            logger.warning("%s Training goes on from %s.", fault, where)
+
+
+def _train(
+    experiment: Experiment, config: EmpathyConfig, folder: RunFolder, interrupted: Callable[[], bool]
+) -> Iterator[Row]:
     run = TrainingRun(experiment, config, folder)
     if run.finished:
         raise SettingError(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import Any
 
 import ray
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
@@ -18,11 +24,24 @@ from ray.rllib.utils.metrics import (
 
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.config import EmpathyConfig
+from rllib_empathy.learning.faults import ClusterFault
+from rllib_empathy.learning.learner import NonFiniteError
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.sampling.joint_env_runner import COMPONENT_SAMPLING
 
+logger = logging.getLogger(__name__)
+
 REMOTE_SAMPLING = "remote_sampling"
 """Name of the remote runners' games in the algorithm's state."""
+
+SECONDS_BETWEEN_PROBES = 10
+"""How often missing runners are looked for. Each look costs `env_runner_health_probe_timeout_s` while one is missing."""
+
+LONGEST_WITHOUT_RUNNERS_S = 600
+"""How long training waits while no runner answers: a cluster may need minutes to start another machine."""
+
+LONGEST_LEARNER_PING_S = 10
+"""How long a Learner may take to say that it is there, after something went wrong."""
 
 
 class Empathy(Algorithm):
@@ -33,21 +52,24 @@ class Empathy(Algorithm):
         """An `EmpathyConfig` with its defaults."""
         return EmpathyConfig()
 
+    def setup(self, config: Any) -> None:
+        """Builds runners and Learners."""
+        self._next_probe: dict[int, float] = {}  # by group of runners
+        super().setup(config)
+
     def training_step(self) -> None:
         """One iteration: a batch of joint trajectories, one update, new weights for all runners."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             trajectories, results = self._sample()
-            if not trajectories:
-                return
             self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         env_steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)), self._learners_watched():
             learned = self.learner_group.update(
                 training_data=JointTrainingData(trajectories=trajectories),
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps},
             )
             self.metrics.aggregate(learned, key=LEARNER_RESULTS)
-        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)), self._learners_watched():
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -75,6 +97,25 @@ class Empathy(Algorithm):
 
             self.env_runner_group.foreach_env_runner(take_up, local_env_runner=False)
 
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        """Takes runners that came back into service, and looks for them every few seconds."""
+        if monotonic() < self._next_probe.get(id(env_runner_group), 0.0):
+            return []
+        restored = super().restore_env_runners(env_runner_group)
+        if env_runner_group.num_healthy_remote_env_runners() < env_runner_group.num_remote_env_runners():
+            self._next_probe[id(env_runner_group)] = monotonic() + SECONDS_BETWEEN_PROBES
+        return restored
+
+    def cleanup(self) -> None:
+        """Ends all processes, also those that wait for a machine to run on, which would not answer to being stopped."""
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:
+                healthy = set(group.healthy_env_runner_ids())
+                for number, actor in group._worker_manager.actors().items():
+                    if number not in healthy:
+                        ray.kill(actor)
+        super().cleanup()
+
     def _sample(self) -> tuple[list[JointTrajectory | ray.ObjectRef], list[dict[str, Any]]]:
         """Trajectories (references to them, from remote runners) until the train batch is full, and metrics."""
         trajectories: list[Any] = []
@@ -87,13 +128,49 @@ class Empathy(Algorithm):
                 env_steps += sum(trajectory.env_steps() for trajectory in sampled)
                 results.append(self.env_runner.get_metrics())
                 continue
-            answers = self.env_runner_group.foreach_env_runner(
-                "sample_by_reference", local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
-            )
-            if not answers:
-                break
-            for references, steps, metrics in answers:
+            for references, steps, metrics in self._remote_samples():
                 trajectories.extend(references)
                 env_steps += steps
                 results.append(metrics)
         return trajectories, results
+
+    def _remote_samples(self) -> list[tuple[list[ray.ObjectRef], int, dict[str, Any]]]:
+        """What remote runners sampled, of all that answer; waits while none does.
+
+        Raises:
+            ClusterFault: none has answered for long.
+        """
+        deadline = monotonic() + LONGEST_WITHOUT_RUNNERS_S
+        while monotonic() < deadline:
+            answers = self.env_runner_group.foreach_env_runner(
+                "sample_by_reference", local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
+            )
+            if answers:
+                return answers
+            logger.warning("No runner answers; waiting for one to come back.")
+            sleep(1)
+            self.restore_env_runners(self.env_runner_group)
+        raise ClusterFault(f"No runner has answered for {LONGEST_WITHOUT_RUNNERS_S} s.")
+
+    @contextmanager
+    def _learners_watched(self) -> Iterator[None]:
+        """Turns whatever goes wrong inside because a Learner or its data are gone into a ClusterFault."""
+        try:
+            yield
+        except NonFiniteError:
+            raise
+        except (ObjectLostError, RayActorError) as error:
+            raise ClusterFault("A Learner, or all that it should have learned from, is gone.") from error
+        except RayError as error:  # a Learner may fail because another one, which it waits for, is gone
+            if self._all_learners_answer():
+                raise
+            raise ClusterFault("A Learner is gone.") from error
+
+    def _all_learners_answer(self) -> bool:
+        manager = self.learner_group._worker_manager
+        if manager is None:
+            return True
+        answers = manager.foreach_actor(
+            lambda learner: True, healthy_only=False, timeout_seconds=LONGEST_LEARNER_PING_S
+        )
+        return sum(answer.ok for answer in answers) == manager.num_actors()

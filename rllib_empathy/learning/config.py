@@ -49,6 +49,10 @@ class EmpathyConfig(AlgorithmConfig):
         self.rollout_fragment_length = 100
         self.env_runner_cls = JointEnvRunner
         self.stats_cls_lookup = STATS
+        # A runner that is silent but not known to be dead is waited for this long; the others' samples are then learned from.
+        # Ray declares the processes of a silent machine dead after some 20 s, of a killed one at once.
+        self.sample_timeout_s = 60.0
+        self.env_runner_health_probe_timeout_s = 1.0
         # No connectors on this path: nothing to merge or to broadcast between runners.
         self.merge_env_runner_states = False
         self.broadcast_env_runner_states = False

@@ -7,9 +7,15 @@ step, one flat all-reduce over all of them is both faster and safe.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+LONGEST_WAIT = timedelta(seconds=120)
+"""How long a Learner waits for the others in one exchange before it fails; torch's own default is half an hour."""
 
 
 def world_size() -> int:
@@ -21,7 +27,7 @@ def broadcast_parameters(parameters: Sequence[Tensor]) -> None:
     """Everyone takes the first Learner's parameters."""
     if world_size() > 1:
         for parameter in parameters:
-            distributed.broadcast(parameter.data, src=0)
+            distributed.broadcast(parameter.data, src=0, group=_group())
 
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
@@ -29,7 +35,7 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
     if world_size() > 1 and parameters:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        distributed.all_reduce(flat)
+        distributed.all_reduce(flat, group=_group())
         flat /= world_size()
         pieces = flat.split([gradient.numel() for gradient in gradients])
         for parameter, piece in zip(parameters, pieces, strict=True):
@@ -40,6 +46,22 @@ def average(x: Tensor) -> Tensor:
     """The mean of `x` over Learners; they hold equal shares of a batch."""
     if world_size() > 1:
         x = x.clone()
-        distributed.all_reduce(x)
+        distributed.all_reduce(x, group=_group())
         x /= world_size()
     return x
+
+
+def true_everywhere(flags: Sequence[bool]) -> list[bool]:
+    """Which of the flags are true on all Learners; each has as many."""
+    if world_size() == 1:
+        return list(flags)
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    all_true = torch.tensor(flags, dtype=torch.int32, device=device)
+    distributed.all_reduce(all_true, distributed.ReduceOp.MIN, group=_group())
+    return all_true.bool().tolist()
+
+
+@cache
+def _group() -> Any:
+    """All Learners; made by each of them at their first exchange."""
+    return distributed.new_group(timeout=LONGEST_WAIT)

@@ -11,8 +11,12 @@ import ray
 from ray.rllib.core.learner.training_data import TrainingData
 
 from rllib_empathy.joint import JointTrajectory, concatenate
+from rllib_empathy.learning.distributed import true_everywhere
 
 logger = logging.getLogger(__name__)
+
+LONGEST_FETCH_S = 30
+"""How long a Learner waits for trajectories to arrive before it learns without those that are missing."""
 
 
 @dataclass
@@ -40,27 +44,38 @@ class JointTrainingData(TrainingData):
         ]
 
     def solve_refs(self) -> None:
-        """Fetches the trajectories and cuts this Learner's share out of them."""
-        local = [t if isinstance(t, JointTrajectory) else self._fetch(t) for t in self.trajectories]
-        self.trajectories = [_share(t, self.shard_index, self.num_shards) for t in local if t is not None]
-        self.shard_index, self.num_shards = 0, 1
+        """Fetches the trajectories and cuts this Learner's share out of them.
 
-    def _fetch(self, reference: ray.ObjectRef) -> JointTrajectory | None:
-        """The trajectory, or None if it died with the runner that made it.
+        Trajectories that died with the runner that made them are left out, by all Learners or by none.
 
-        Several Learners must learn from the same data, so there a loss is an error.
+        Raises:
+            ObjectLostError: all of them are lost.
         """
-        try:
-            return ray.get(reference)
-        except (ray.exceptions.ObjectLostError, ray.exceptions.OwnerDiedError):
-            if self.num_shards > 1 or len(self.trajectories) == 1:
-                raise
-            logger.warning("A trajectory was lost with its runner; learning goes on with the others.")
-            return None
+        remote = [t for t in self.trajectories if not isinstance(t, JointTrajectory)]
+        arrived = set(ray.wait(remote, num_returns=len(remote), timeout=LONGEST_FETCH_S)[0]) if remote else set()
+        local = [
+            t if isinstance(t, JointTrajectory) else _fetched(t) if t in arrived else None for t in self.trajectories
+        ]
+        everywhere = true_everywhere([trajectory is not None for trajectory in local])
+        found = [t for t, here in zip(local, everywhere, strict=True) if t is not None and here]
+        if len(found) < len(local):
+            logger.warning("%d of %d trajectories were lost with their runners.", len(local) - len(found), len(local))
+        if not found:
+            raise ray.exceptions.ObjectLostError(remote[0].hex(), remote[0].owner_address(), remote[0].call_site())
+        self.trajectories = [_share(trajectory, self.shard_index, self.num_shards) for trajectory in found]
+        self.shard_index, self.num_shards = 0, 1
 
     def joint(self) -> JointTrajectory:
         """The fetched trajectories' games, side by side."""
         return concatenate([t for t in self.trajectories if isinstance(t, JointTrajectory)])
+
+
+def _fetched(reference: ray.ObjectRef) -> JointTrajectory | None:
+    """The trajectory, or None if it died with the runner that made it."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.ObjectLostError:
+        return None
 
 
 def _share(trajectory: JointTrajectory, index: int, shares: int) -> JointTrajectory:
