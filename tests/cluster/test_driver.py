@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -35,13 +36,13 @@ def test_a_killed_driver_is_started_anew_with_the_same_run(tmp_path, monkeypatch
     stand_in = tmp_path / "python"
     stand_in.write_text(f"#!{sys.executable}\n{code}")
     stand_in.chmod(0o755)
-    monkeypatch.setattr(driver.sys, "executable", str(stand_in))
-    handlers = {number: driver.signal.getsignal(number) for number in (driver.signal.SIGINT, driver.signal.SIGTERM)}
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         assert driver.drive(["quickstart"]) == ends_with
     finally:
         for number, handler in handlers.items():
-            driver.signal.signal(number, handler)
+            signal.signal(number, handler)
     lines = (tmp_path / "log").read_text().splitlines()
     assert len(lines) == min(kills, driver.MOST_RESTARTS) + 1
     assert len(set(lines)) == 1
