@@ -34,7 +34,7 @@ from rllib_empathy.learning.groups import (
     trajectory_values,
 )
 from rllib_empathy.learning.training_data import JointTrainingData
-from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch
+from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch, scheduled
 from rllib_empathy.reshaping.rewards import reshape_rewards
 
 
@@ -83,6 +83,8 @@ class EmpathyLearner(TorchLearner):
             kind.observe(joint, modules, self._kinds)
         rewards = reshape_rewards(joint, [self._kinds[self._module_of(agent)] for agent in range(joint.shape[2])])
         self._learn(joint, rewards, env_steps)
+        for mid, kind in self._trained().items():  # the runners' next actions, and what is learned from them
+            modules[mid].exploration.fill_(scheduled(kind.options.exploration, env_steps))
         self._log_rewards(joint, rewards)
         self._log_steps(joint)
         self.after_gradient_based_update(timesteps=timesteps)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
@@ -35,7 +35,18 @@ from rllib_empathy.policies.networks import (
 if TYPE_CHECKING:
     from rllib_empathy.learning.groups import LearningGroup
 
-Schedule = float | tuple[tuple[int, float], ...]
+
+def _sound(schedule: float | tuple[tuple[int, float], ...]) -> float | tuple[tuple[int, float], ...]:
+    points = schedule if isinstance(schedule, tuple) else ((0, schedule), (1, schedule))
+    steps = [step for step, _ in points]
+    if len(points) < 2 or steps[0] != 0 or steps != sorted(set(steps)) or any(number < 0 for _, number in points):
+        raise ValueError(
+            "needs numbers >= 0; points are two or more (env steps, number) with rising env steps that begin at 0"
+        )
+    return schedule
+
+
+Schedule = Annotated[float | tuple[tuple[int, float], ...], AfterValidator(_sound)]
 """A number, or points (env steps, number) between which it changes linearly."""
 
 
@@ -61,17 +72,18 @@ class ActorCriticOptions(Settings):
     reward_scale: float = Field(
         1.0, gt=0, description="factor on the reward that is learned from, not on what is logged"
     )
+    exploration: Schedule = Field(
+        0.0,
+        description="share of actions that are drawn evenly, or points (env steps, share); evaluate --greedy has none",
+    )
     network: NetworkOptions = Field(NetworkOptions(), description="sizes of the acting network")
 
-    @field_validator("lr", "entropy_coeff")
+    @field_validator("exploration")
     @classmethod
-    def _schedule_is_sound(cls, schedule: Schedule) -> Schedule:
-        points = schedule if isinstance(schedule, tuple) else ((0, schedule), (1, schedule))
-        steps = [step for step, _ in points]
-        if len(points) < 2 or steps[0] != 0 or steps != sorted(set(steps)) or any(number < 0 for _, number in points):
-            raise ValueError(
-                "needs numbers >= 0; points are two or more (env steps, number) with rising env steps that begin at 0"
-            )
+    def _is_a_share(cls, schedule: Schedule) -> Schedule:
+        points = schedule if isinstance(schedule, tuple) else ((0, schedule),)
+        if any(share > 1 for _, share in points):
+            raise ValueError("is a share of the actions, at most 1")
         return schedule
 
 
@@ -85,13 +97,32 @@ def architecture_for(observation_space: Box, action_space: Discrete, options: Ne
     return Architecture.of(observation_space.shape, high, int(action_space.n), options)
 
 
+def exploring(log_probs: Tensor, exploration: Tensor, num_actions: int) -> Tensor:
+    """log((1 - e) pi(a | o) + e / A): the policy that acts, if a share e of all actions is drawn evenly (LASE, exploration).
+
+    Args:
+        log_probs: `[G, ...]`, log pi of any actions.
+        exploration: `[G]`, e in [0, 1]; 0 changes nothing.
+        num_actions: A.
+    """
+    share = exploration.view(-1, *[1] * (log_probs.ndim - 1))
+    return torch.logaddexp(log_probs + torch.log1p(-share), torch.log(share / num_actions))
+
+
 class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
-    """An actor-critic for Box observations and Discrete actions; `model_config["network"]` holds its `NetworkOptions`."""
+    """An actor-critic for Box observations and Discrete actions.
+
+    `model_config` holds its `NetworkOptions` as "network" and the share of even actions at the start as "exploration". The
+    share now is a buffer: the Learner changes it, and it travels with the weights.
+    """
+
+    exploration: Tensor
 
     def setup(self) -> None:
         options = checked(NetworkOptions, self.model_config.get("network"), "network options")
         self.architecture = architecture_for(self.observation_space, self.action_space, options)
         self.actor_critic = ActorCritic(self.architecture)
+        self.register_buffer("exploration", torch.tensor([self.model_config.get("exploration", 0.0)]))
 
     def get_non_inference_attributes(self) -> list[str]:
         """Nothing: value and policy share all but the value head."""
@@ -103,7 +134,10 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     @classmethod
     def stacked(cls, modules: Sequence[ActorCriticModule], rows: int) -> Prepared:
-        return prepare(modules[0].architecture, stack_parameters([module.actor_critic for module in modules]), rows)
+        parameters = stack_parameters([module.actor_critic for module in modules])
+        prepared = prepare(modules[0].architecture, parameters, rows)
+        prepared["exploration"] = torch.cat([module.exploration for module in modules])
+        return prepared
 
     @classmethod
     def act(
@@ -119,6 +153,7 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         log_policy = torch.log_softmax(answer.logits.squeeze(1), -1)
         scores = log_policy
         if explore:
+            log_policy = exploring(log_policy, parameters["exploration"], log_policy.shape[-1])
             # Gumbel-max: the largest of log p - log(exponential noise) is distributed as p.
             scores = log_policy - torch.empty_like(log_policy).exponential_(generator=generator).log()
         actions = scores.argmax(-1)
@@ -138,6 +173,12 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         answer = self._evaluate(observations.transpose(0, 1), batch[Columns.STATE_IN])
         state = {name: value[0] for name, value in answer.state.items()}
         return {Columns.ACTION_DIST_INPUTS: answer.logits[0].transpose(0, 1), Columns.STATE_OUT: state}
+
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        outputs = self._forward(batch, **kwargs)
+        log_policy = torch.log_softmax(outputs[Columns.ACTION_DIST_INPUTS], -1)
+        log_mixture = exploring(log_policy.unsqueeze(0), self.exploration, log_policy.shape[-1]).squeeze(0)
+        return {**outputs, Columns.ACTION_DIST_INPUTS: log_mixture}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """State values `[rows]`, or `[rows, T]` with memory."""
@@ -184,7 +225,7 @@ class ActorCriticKind(AgentKind):
 
     @classmethod
     def model_config(cls, options: ActorCriticOptions, world: WorldFacts, agents: tuple[int, ...]) -> dict[str, Any]:
-        return {"network": options.network.model_dump()}
+        return {"network": options.network.model_dump(), "exploration": scheduled(options.exploration, 0)}
 
     def trained_parameters(self, module: Any) -> dict[str, tuple[list[Tensor], Schedule]]:
         """Optimiser name -> the parameters that it steps, and its learning rate. Acting networks have the default one."""
@@ -229,6 +270,7 @@ class ActorCriticKind(AgentKind):
         answer = evaluate(modules[0].architecture, parameters, batch.observations, batch.state, batch.starts)
         log_policy = torch.log_softmax(answer.logits, -1)
         log_probs = log_policy.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+        log_probs = exploring(log_probs, parameters["exploration"], log_policy.shape[-1])
 
         def mean(x: Tensor) -> Tensor:
             return (x * batch.weights).mean((1, 2))
