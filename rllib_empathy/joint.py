@@ -41,6 +41,10 @@ class JointTrajectory:
     states: tuple[dict[str, Column], ...] = ()  # per agent: recurrent state before the first step, name -> [B, size]
     events: dict[str, Column] = field(default_factory=dict)  # name -> [T, B, N]
     seats: Column = None  # [T, B, N] where in the world each agent sits; None: agent i on seat i
+    origin: dict[str, Column] = field(default_factory=dict)
+    """Which games these are, name -> [B]: "game", its number among all of the run; "steps_before", steps that it has played
+    before the first row, over all its episodes; "steps", rows that are its own (behind them is padding); "goes_on", whether the
+    last one's episode goes on behind it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -115,6 +119,7 @@ class JointTrajectory:
             tail_observations=self.tail_observations[chosen],
             states=tuple({name: column[first:last] for name, column in state.items()} for state in self.states),
             events={name: column[:, first:last] for name, column in self.events.items()},
+            origin={name: column[first:last] for name, column in self.origin.items()},
         )
 
 
@@ -186,4 +191,5 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
             for agent, state in enumerate(first.states)
         ),
         events={name: along_games([t.events[name] for t in trajectories]) for name in first.events},
+        origin={name: np.concatenate([t.origin[name] for t in trajectories]) for name in first.origin},
     )

@@ -21,9 +21,11 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
+from rllib_empathy.episode_means import sum_and_count
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.advantages import generalized_advantages
 from rllib_empathy.learning.distributed import average, average_gradients, broadcast_parameters
+from rllib_empathy.learning.episode_sums import EpisodeSums
 from rllib_empathy.learning.groups import (
     LearningGroup,
     all_parameters,
@@ -34,8 +36,9 @@ from rllib_empathy.learning.groups import (
     trajectory_values,
 )
 from rllib_empathy.learning.training_data import JointTrainingData
+from rllib_empathy.metrics import equality
 from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch, scheduled
-from rllib_empathy.reshaping.rewards import reshape_rewards
+from rllib_empathy.reshaping.rewards import own_views, rewards_after_gifts
 
 
 class NonFiniteError(ArithmeticError):
@@ -59,6 +62,7 @@ class EmpathyLearner(TorchLearner):
         # RLlib's seeding makes torch fill all new memory with NaN, which costs a twentieth of the time and changes no result.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._generator = torch.Generator().manual_seed(self.config.seed or 0)
+        self._episode_sums = EpisodeSums()
         broadcast_parameters(all_parameters(list(self._modules().values())))
 
     def update(
@@ -81,11 +85,15 @@ class EmpathyLearner(TorchLearner):
         modules = dict(self.module.items())
         for kind in self._kinds.values():
             kind.observe(joint, modules, self._kinds)
-        rewards = reshape_rewards(joint, [self._kinds[self._module_of(agent)] for agent in range(joint.shape[2])])
+        kinds = [self._kinds[self._module_of(agent)] for agent in range(joint.shape[2])]
+        received = rewards_after_gifts(joint, kinds)
+        rewards = own_views(joint, kinds, received)
         self._learn(joint, rewards, env_steps)
         for mid, kind in self._trained().items():  # the runners' next actions, and what is learned from them
             modules[mid].exploration.fill_(scheduled(kind.options.exploration, env_steps))
         self._log_rewards(joint, rewards)
+        if received is not None:
+            self._log_after_gifts(joint, received)
         self._log_steps(joint)
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
@@ -122,6 +130,7 @@ class EmpathyLearner(TorchLearner):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component("generator", components, not_components):
             state["generator"] = self._generator.get_state().numpy()
+            state["episode_sums"] = self._episode_sums.get_state()
             state["kinds"] = {mid: kind.get_state() for mid, kind in self._kinds.items()}
         return state
 
@@ -130,6 +139,7 @@ class EmpathyLearner(TorchLearner):
         super().set_state(state)
         if "generator" in state:
             self._generator.set_state(torch.from_numpy(state["generator"].copy()))
+            self._episode_sums.set_state(state["episode_sums"])
             for mid, of_kind in state["kinds"].items():
                 self._kinds[mid].set_state(of_kind)
 
@@ -251,6 +261,17 @@ class EmpathyLearner(TorchLearner):
             )
             for name, value in kind.statistics().items():
                 self.metrics.log_value((mid, name), value, window=1)
+
+    def _log_after_gifts(self, joint: JointTrajectory, received: Tensor) -> None:
+        """Returns and equality of whole episodes after all gifts."""
+        returns = self._episode_sums.add(joint, received)
+        if not len(returns):
+            return
+        for agent, own in enumerate(returns.T):
+            key = (ALL_MODULES, "agent_returns_after_gifts_mean", f"agent_{agent}")
+            self.metrics.log_value(key, sum_and_count(own), reduce="episode_mean")
+        key_of_equality = (ALL_MODULES, "equality_after_gifts_mean")
+        self.metrics.log_value(key_of_equality, sum_and_count(equality(returns)), reduce="episode_mean")
 
     def _log_steps(self, joint: JointTrajectory) -> None:
         agent_steps = joint.alive.sum((0, 1)).tolist()

@@ -12,6 +12,34 @@ from rllib_empathy.policies.kind import AgentKind
 from rllib_empathy.reshaping.gifting import transfer
 
 
+def rewards_after_gifts(joint: JointTrajectory, kinds: Sequence[AgentKind]) -> Tensor | None:
+    """What each agent has of the extrinsic rewards after all gifts, `[T, B, N]`; None where nobody is of a kind that gives.
+
+    Args:
+        joint: torch columns.
+        kinds: the kind of each of the N agents.
+    """
+    gifts = [kind.gift_weights(joint, agent) for agent, kind in enumerate(kinds)]
+    if all(weights is None for weights in gifts):
+        return None
+    steps, games, agents = joint.shape
+    keep = torch.eye(agents, device=joint.rewards.device)
+    rows = [keep[i].expand(steps, games, agents) if weights is None else weights for i, weights in enumerate(gifts)]
+    return transfer(joint.rewards, torch.stack(rows, 2))
+
+
+def own_views(joint: JointTrajectory, kinds: Sequence[AgentKind], received: Tensor | None) -> Tensor:
+    """What each agent makes of what it received, `[T, B, N]`.
+
+    Args:
+        joint: torch columns.
+        kinds: the kind of each of the N agents.
+        received: from `rewards_after_gifts`.
+    """
+    rewards = joint.rewards if received is None else received
+    return torch.stack([kind.reward(joint, i, rewards[..., i]) for i, kind in enumerate(kinds)], -1)
+
+
 def reshape_rewards(joint: JointTrajectory, kinds: Sequence[AgentKind]) -> Tensor:
     """The rewards `[T, B, N]` that the agents learn from; the trajectory's own stay as they are.
 
@@ -19,11 +47,4 @@ def reshape_rewards(joint: JointTrajectory, kinds: Sequence[AgentKind]) -> Tenso
         joint: torch columns.
         kinds: the kind of each of the N agents.
     """
-    gifts = [kind.gift_weights(joint, agent) for agent, kind in enumerate(kinds)]
-    received = joint.rewards
-    if any(weights is not None for weights in gifts):
-        steps, games, agents = joint.shape
-        keep = torch.eye(agents, device=received.device)
-        rows = [keep[i].expand(steps, games, agents) if weights is None else weights for i, weights in enumerate(gifts)]
-        received = transfer(joint.rewards, torch.stack(rows, 2))
-    return torch.stack([kind.reward(joint, i, received[..., i]) for i, kind in enumerate(kinds)], -1)
+    return own_views(joint, kinds, rewards_after_gifts(joint, kinds))

@@ -77,7 +77,9 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         """Builds the games and starts all of them."""
         self.world = self.env = self.config.make_world(self.num_games)
         seed = None if self._restarted() else self._world_seed()
-        self._observations = self.world.reset(seed, first_game=max(0, (self.worker_index or 0) - 1) * self.num_games)
+        first_game = max(0, (self.worker_index or 0) - 1) * self.num_games
+        self._observations = self.world.reset(seed, first_game)
+        self._game_numbers, self._steps_played = first_game + np.arange(self.num_games), 0
         self._begun = np.ones(self.num_games, np.bool_)
         self._totals = EpisodeTotals(self.num_games, self.world.num_agents, self.world.event_names)
 
@@ -184,6 +186,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
                 "begun": self._begun.copy(),
                 "recurrent": self.policy.states(),
                 "totals": self._totals.get_state(),
+                "steps_played": self._steps_played,
             }
         return state
 
@@ -207,6 +210,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             self._begun = sampling["begun"].copy()
             self.policy.set_states(sampling["recurrent"])
             self._totals.set_state(sampling["totals"])
+            self._steps_played = sampling["steps_played"]
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         """For RLlib's checkpoints."""
@@ -225,6 +229,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             self._begin_anew()
         states = self.policy.states()
         under_way = np.ones(self.num_games, np.bool_)
+        played = np.zeros(self.num_games, np.int64)
         rows: dict[str, list[NDArray]] = {name: [] for name in _ROWS}
         events: dict[str, list[NDArray]] = {name: [] for name in self.world.event_names}
         tails: list[tuple[int, NDArray, NDArray]] = []
@@ -249,6 +254,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
                 rows[name].append(column)
             for name, column in step.events.items():
                 events[name].append(column)
+            played += under_way
             finished = self._totals.add(step, under_way)
             if finished is not None:
                 self._finished.append(finished)
@@ -271,7 +277,14 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             states=states,
             events={name: np.stack(columns) for name, columns in events.items()},
             seats=np.stack(seats) if seats else None,
+            origin={
+                "game": self._game_numbers,
+                "steps_before": np.full(self.num_games, self._steps_played),
+                "steps": played,
+                "goes_on": np.isin(np.arange(self.num_games), going),
+            },
         )
+        self._steps_played += len(rows["rewards"])
         self._count_steps(trajectory)
         return replace(trajectory, truncated=_cut_at_the_end(trajectory))
 

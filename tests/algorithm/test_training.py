@@ -126,3 +126,29 @@ def test_only_the_policies_to_train_are_trained(ray_local):
         after = algorithm.get_module(mid).get_state()
         assert any(np.abs(after[name] - before[mid][name]).max() > 0 for name in after) == trained
     algorithm.stop()
+
+
+def test_returns_after_gifts_are_those_of_whole_episodes(ray_local, tmp_path):
+    """Everybody gives a quarter, so an agent has 3/4 of its own return and 1/4 of the other's; fragments cut episodes apart."""
+    gives = {"kind": "blind_gift", "count": 2, "share": 0.25}
+    config = small_config("iterated_prisoners_dilemma", [gives], games=4, steps=30)
+    config.environment("iterated_prisoners_dilemma", env_config={"episode_length": 45})
+    algorithm = config.build_algo()
+    seen = 0
+    for iteration in range(5):
+        if iteration == 2:  # an episode is under way
+            path = algorithm.save_to_path(str(tmp_path))
+            algorithm.stop()
+            algorithm = config.build_algo()
+            algorithm.restore_from_path(path)
+        result = algorithm.train()
+        sampled, learned = result["env_runners"], result["learners"]["__all_modules__"]
+        if not sampled["num_episodes"]:
+            continue
+        seen += 1
+        own, other = (sampled["agent_episode_returns_mean"][f"agent_{agent}"] for agent in range(2))
+        after = learned["agent_returns_after_gifts_mean"]
+        assert after == pytest.approx({"agent_0": 0.75 * own + 0.25 * other, "agent_1": 0.75 * other + 0.25 * own})
+        assert learned["equality_after_gifts_mean"] >= sampled["outcomes_mean"]["equality"]
+    assert seen == 3
+    algorithm.stop()

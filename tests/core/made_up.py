@@ -90,6 +90,7 @@ def made_up(
         ),
         events={name: rng.integers(0, 3, size, np.uint8) for name in ("apples", "waste")},
         seats=order,
+        origin={"game": np.arange(games), "steps": rng.integers(1, steps + 1, games)},
     )
 
 
@@ -107,4 +108,5 @@ def shuffled(joint: JointTrajectory, games: np.ndarray, agents: np.ndarray) -> J
         states=tuple({name: column[games] for name, column in joint.states[agent].items()} for agent in agents),
         events={name: column[:, games][:, :, agents] for name, column in joint.events.items()},
         seats=None if joint.seats is None else joint.seats[:, games][:, :, agents],
+        origin={name: column[games] for name, column in joint.origin.items()},
     )

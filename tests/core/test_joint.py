@@ -31,7 +31,8 @@ def columns(joint: JointTrajectory) -> list:
 
 def assert_same(one: JointTrajectory, other: JointTrajectory) -> None:
     pairs = list(zip(columns(one), columns(other), strict=True))
-    assert len(pairs) == len(fields(JointTrajectory)) - 2 + len(one.events) + sum(len(s) for s in one.states)
+    kept_by_name = len(one.events) + len(one.origin) + sum(len(s) for s in one.states)
+    assert len(pairs) == len(fields(JointTrajectory)) - 3 + kept_by_name
     for mine, others in pairs:
         assert mine.dtype == others.dtype
         np.testing.assert_array_equal(np.asarray(mine), np.asarray(others))
