@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class ObservationLayout:
         SettingError: a space without a fixed size.
     """
 
-    def __init__(self, spaces: Mapping[str, Space[Any]]) -> None:
+    def __init__(self, spaces: Mapping[Any, Space[Any]]) -> None:
         self._spaces = dict(spaces)
         self._pictures = all(isinstance(space, Box) and len(space.shape) == 3 for space in spaces.values())
         boxes = {agent: self._box(agent, space) for agent, space in spaces.items()}
@@ -44,12 +44,35 @@ class ObservationLayout:
         with np.errstate(over="ignore"):  # bounds beyond float32 become infinite
             self.space = Box(low.min(axis=0).astype(dtype), high.max(axis=0).astype(dtype), dtype=dtype)
 
-    def write(self, agent: str, observation: Any, out: Array) -> None:
+    def write(self, agent: Hashable, observation: Any, out: Array) -> None:
         """Writes what one agent sees to `out`, zeros of the common shape."""
         space = self._spaces[agent]
         out[self._places[agent]] = _channels_first(observation) if self._pictures else flatten(space, observation)
 
-    def _box(self, agent: str, space: Space[Any]) -> Box:
+    def write_rows(self, agent: Hashable, observations: Any, out: Array) -> None:
+        """Writes many observations of one agent.
+
+        Args:
+            agent: whose.
+            observations: batched: what one observation holds, with a leading axis at every array. Boxes may have lost or
+                gained axes since; what is no box may be flattened already.
+            out: zeros of the common shape, behind the same leading axis.
+
+        Raises:
+            ValueError: they are of another size than the agent's space.
+        """
+        space, places = self._spaces[agent], (slice(None), *self._places[agent])
+        size = flatten_space(space).shape[0]
+        flat = isinstance(observations, np.ndarray) and observations[0].size == size
+        if self._pictures:
+            out[places] = np.moveaxis(np.asarray(observations).reshape(len(out), *space.shape), -1, 1)
+        elif flat and (isinstance(space, Box) or np.ndim(observations) == 2):
+            out[places] = observations.reshape(len(out), size)
+        else:
+            for row, seen in enumerate(out):
+                seen[self._places[agent]] = flatten(space, _row(observations, row))
+
+    def _box(self, agent: Hashable, space: Space[Any]) -> Box:
         if self._pictures and isinstance(space, Box):
             return Box(_channels_first(space.low), _channels_first(space.high), dtype=space.dtype.type)
         flat = flatten_space(space)
@@ -62,3 +85,12 @@ class ObservationLayout:
 
 def _channels_first(picture: Any) -> Array:
     return np.moveaxis(np.asarray(picture), -1, 0)
+
+
+def _row(observations: Any, row: int) -> Any:
+    """One of many observations."""
+    if isinstance(observations, Mapping):
+        return {name: _row(part, row) for name, part in observations.items()}
+    if isinstance(observations, tuple):
+        return tuple(_row(part, row) for part in observations)
+    return observations[row]

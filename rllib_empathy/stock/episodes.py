@@ -1,0 +1,210 @@
+"""RLlib's multi-agent episodes as a joint trajectory, and rewards back into them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.spaces import Discrete, Space
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+from ray.rllib.utils.spaces.space_utils import batch
+
+from env_registry.game import Array
+from env_registry.observations import ObservationLayout
+from env_registry.parameters import SettingError
+from rllib_empathy.joint import JointTrajectory
+
+AgentID = Hashable
+
+
+class Steps(NamedTuple):
+    """One agent's steps in one chunk of an episode."""
+
+    game: int  # the chunk, as an index into B
+    agent: int  # as an index into N
+    rows: Array  # the row of each of its steps, rising
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What is known of an agent before it plays."""
+
+    agent_id: AgentID
+    module_id: str  # of the policy that plays it
+    observation_space: Space[Any]  # of what is in its episodes
+    action_space: Space[Any]
+
+
+class EpisodeAdapter:
+    """Puts chunks of episodes side by side, aligned by environment step.
+
+    Each chunk becomes a game of the joint trajectory, padded at its end with steps in which nobody is alive. Its first step is
+    row 0, whether the episode begins with it or went on before.
+
+    An agent is alive in the rows in which it acts. Between its actions, before it joins and after it has left, it is not. All
+    that it is paid for an action until it observes again is, as in RLlib's episodes, the reward of the row in which it acted. A
+    step that was begun before the chunk counts as begun with it; one that is not completed in the chunk belongs to the next.
+
+    Args:
+        seats: all agents that may ever appear, in order of their index.
+
+    Raises:
+        SettingError: an observation space without a fixed size.
+    """
+
+    def __init__(self, seats: Sequence[Seat]) -> None:
+        self.seats = tuple(seats)
+        self._index = {seat.agent_id: number for number, seat in enumerate(self.seats)}
+        self.layout = ObservationLayout({seat.agent_id: seat.observation_space for seat in self.seats})
+
+    def joint(self, episodes: Sequence[MultiAgentEpisode]) -> tuple[JointTrajectory, list[Steps]]:
+        """The episodes as a trajectory (numpy columns), and where each agent's steps are in it.
+
+        Raises:
+            SettingError: an agent or a policy that was not announced, integer rewards, or observations of another size than
+                announced.
+        """
+        games, agents = len(episodes), len(self.seats)
+        size = (max((len(episode) for episode in episodes), default=0), games, agents)
+        seen = (self.layout.space.shape, self.layout.space.dtype)
+        observations, tails = np.zeros((*size, *seen[0]), seen[1]), np.zeros((games, agents, *seen[0]), seen[1])
+        actions, log_probs, rewards = np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros(size, np.float32)
+        alive, survives = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        starts, terminated, truncated = np.zeros((3, *size[:2]), np.bool_)
+        steps: list[Steps] = []
+        for game, episode in enumerate(episodes):
+            ends_here = len(episode) - 1
+            starts[0, game] = episode.env_t_started == 0
+            cut_off = any(one.is_truncated and not one.is_terminated for one in episode.agent_episodes.values())
+            terminated[ends_here, game] = episode.is_terminated and not cut_off
+            truncated[ends_here, game] = not terminated[ends_here, game]
+            for agent_id, own in episode.agent_episodes.items():
+                if len(own) == 0:
+                    continue
+                agent = self._seat(agent_id, own)
+                times = observation_times(episode, own)
+                rows = np.maximum(times[:-1], 0)  # a step begun before the chunk counts as begun with it
+                steps.append(Steps(game, agent, rows))
+                shown = np.zeros((len(times), *seen[0]), seen[1])
+                self._write(agent, own.get_observations(), shown)
+                observations[rows, game, agent] = shown[:-1]
+                if times[-1] > ends_here:
+                    tails[game, agent] = shown[-1]
+                actions[rows, game, agent] = self._actions(agent, own)
+                rewards[rows, game, agent] = self._rewards(own)
+                if Columns.ACTION_LOGP in own.extra_model_outputs:
+                    log_probs[rows, game, agent] = own.get_extra_model_outputs(Columns.ACTION_LOGP)
+                alive[rows, game, agent] = survives[rows, game, agent] = True
+                cut_off_with_all = own.is_truncated and times[-1] > ends_here
+                survives[rows[-1], game, agent] = cut_off_with_all or not own.is_done
+        joint = JointTrajectory(
+            observations=observations,
+            actions=actions,
+            log_probs=log_probs,
+            rewards=rewards,
+            alive=alive,
+            survives=survives,
+            starts=starts,
+            terminated=terminated,
+            truncated=truncated,
+            tail_steps=np.array([len(episode) - 1 for episode in episodes]),
+            tail_games=np.arange(games),
+            tail_observations=tails,
+        )
+        return joint, steps
+
+    def with_rewards(
+        self, episodes: Sequence[MultiAgentEpisode], steps: Sequence[Steps], rewards: Array
+    ) -> list[MultiAgentEpisode]:
+        """Copies of the episodes with other rewards; the episodes themselves, from which returns are reported, stay.
+
+        Args:
+            episodes: as given to `joint`, and
+            steps: its answer.
+            rewards: `[T, B, N]`.
+        """
+        copies = [copy.copy(episode) for episode in episodes]
+        for episode in copies:
+            episode.agent_episodes = dict(episode.agent_episodes)
+        for game, agent, rows in steps:
+            owned, agent_id = copies[game].agent_episodes, self.seats[agent].agent_id
+            owned[agent_id] = _with_rewards(owned[agent_id], rewards[rows, game, agent])
+        return copies
+
+    def _seat(self, agent_id: AgentID, own: SingleAgentEpisode) -> int:
+        if agent_id not in self._index:
+            known = ", ".join(str(seat.agent_id) for seat in self.seats)
+            raise SettingError(
+                f"Agent {agent_id!r} plays, but is not among the environment's possible_agents ({known}). List there everybody "
+                "who may ever appear."
+            )
+        agent = self._index[agent_id]
+        if own.module_id != self.seats[agent].module_id:
+            raise SettingError(
+                f"Agent {agent_id!r} is played by policy {own.module_id!r} in one episode and by "
+                f"{self.seats[agent].module_id!r} in another. Gifts need a policy_mapping_fn that gives an agent the same policy "
+                "in every episode."
+            )
+        return agent
+
+    def _write(self, agent: int, observations: Any, out: Array) -> None:
+        seat = self.seats[agent]
+        rows = batch(observations) if isinstance(observations, list) else observations
+        try:
+            self.layout.write_rows(seat.agent_id, rows, out)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise SettingError(
+                f"The observations of agent {seat.agent_id!r} do not fit {seat.observation_space} ({error}). Where a connector "
+                "changes the size of observations, let it write them to the batch, not into the episodes."
+            ) from error
+
+    def _actions(self, agent: int, own: SingleAgentEpisode) -> Array:
+        space = self.seats[agent].action_space
+        if not isinstance(space, Discrete):
+            return np.zeros(len(own), np.int64)  # kinds that look at actions have refused this space
+        return np.asarray(own.get_actions()) - int(space.start)
+
+    def _rewards(self, own: SingleAgentEpisode) -> Array:
+        rewards = np.asarray(own.get_rewards())
+        if not np.issubdtype(rewards.dtype, np.floating):
+            raise SettingError(
+                f"Agent {own.agent_id!r} was paid {rewards[0]!r} and so on, of type {rewards.dtype}. RLlib's episodes may have cut "
+                "fractions off such rewards. Let the environment give floats: float(reward)."
+            )
+        return rewards
+
+
+def observation_times(episode: MultiAgentEpisode, own: SingleAgentEpisode) -> Array:
+    """At which steps of the chunk an agent's observations were made; rising, negative where before the chunk.
+
+    One more than the agent has steps: step k was begun at time k and is completed at time k + 1.
+    """
+    tags, lookback = episode.env_t_to_agent_t[own.agent_id].data, episode.env_t_to_agent_t[own.agent_id].lookback
+    seen = [place for place, tag in enumerate(tags) if tag != episode.SKIP_ENV_TS_TAG]
+    # Tags begin with the lookback buffer, but for agents that joined a chunk that goes on from another: with the episode.
+    joined_late = seen[0] > lookback and len(tags) > lookback + len(episode) + 1
+    return np.array(seen[-len(own) - 1 :]) - (episode.env_t_started if joined_late else lookback)
+
+
+def _with_rewards(own: SingleAgentEpisode, rewards: Array) -> SingleAgentEpisode:
+    """A copy of one agent's episode with other rewards; what is in its lookback buffer stays."""
+    own = copy.copy(own)
+    before = own.rewards
+    kept = before.data[: before.lookback]
+    data = [*kept, *rewards.tolist()] if isinstance(kept, list) else np.concatenate([kept, rewards]).astype(np.float32)
+    own.rewards = InfiniteLookbackBuffer(data, before.lookback, before.space)
+    return own
+
+
+def module_agents(seats: Sequence[Seat]) -> Mapping[str, tuple[int, ...]]:
+    """Policy -> the agents (indices into N) that it plays."""
+    played: dict[str, tuple[int, ...]] = {}
+    for agent, seat in enumerate(seats):
+        played[seat.module_id] = (*played.get(seat.module_id, ()), agent)
+    return played
