@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rllib_empathy.learning.algorithm import Empathy
     from rllib_empathy.learning.config import EmpathyConfig
     from rllib_empathy.policies import KINDS, AgentKind, AgentModule, register_kind
+    from rllib_empathy.stock.config import with_gifting
 
 __all__ = [
     "KINDS",
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate",
     "load_experiment",
     "register_kind",
+    "with_gifting",
 ]
 
 _HOME = {
@@ -42,6 +44,7 @@ _HOME = {
     "evaluate": "experiments.evaluation",
     "load_experiment": "experiments.experiment",
     "register_kind": "policies",
+    "with_gifting": "stock.config",
 }
 
 

@@ -95,7 +95,7 @@ def _train(
     from rllib_empathy.experiments.display import TrainingProgress, results_table
     from rllib_empathy.experiments.metrics_table import read_metrics
     from rllib_empathy.experiments.training import train as iterations
-    from rllib_empathy.learning.learner import NonFiniteError
+    from rllib_empathy.learning.finite import NonFiniteError
 
     try:
         with TrainingProgress(console, settings.stop) as progress:

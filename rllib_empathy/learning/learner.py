@@ -24,8 +24,9 @@ from torch import Tensor
 from rllib_empathy.episode_means import sum_and_count
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.advantages import generalized_advantages
-from rllib_empathy.learning.distributed import average, average_gradients, broadcast_parameters
+from rllib_empathy.learning.distributed import average_gradients, broadcast_parameters
 from rllib_empathy.learning.episode_sums import EpisodeSums
+from rllib_empathy.learning.finite import check_gradients, check_rewards
 from rllib_empathy.learning.groups import (
     LearningGroup,
     all_parameters,
@@ -38,11 +39,7 @@ from rllib_empathy.learning.groups import (
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.metrics import equality
 from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch, scheduled
-from rllib_empathy.reshaping.rewards import own_views, rewards_after_gifts
-
-
-class NonFiniteError(ArithmeticError):
-    """Rewards or gradients are NaN or infinite. Nothing was learned from them; the weights are the last good ones."""
+from rllib_empathy.reshaping.rewards import mean_per_step, own_views, rewards_after_gifts
 
 
 class EmpathyLearner(TorchLearner):
@@ -79,7 +76,7 @@ class EmpathyLearner(TorchLearner):
         training_data.solve_refs()
         self._weights_seq_no += 1
         joint = training_data.joint().to_tensors(self._device)
-        self._check_rewards(joint)
+        check_rewards(joint)
         env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
 
         modules = dict(self.module.items())
@@ -155,19 +152,6 @@ class EmpathyLearner(TorchLearner):
     def _trained(self) -> dict[str, ActorCriticKind]:
         return {mid: kind for mid, kind in self._kinds.items() if kind.learns and self.should_module_be_updated(mid)}
 
-    def _check_rewards(self, joint: JointTrajectory) -> None:
-        wrong = (~torch.isfinite(joint.rewards)).nonzero()  # of absent agents too: sums over agents would spread them
-        anywhere = average(torch.tensor([float(len(wrong))], device=joint.rewards.device)).item() > 0
-        if anywhere and not len(wrong):  # stop together: nobody waits for gradients that never come
-            raise NonFiniteError("The world gave rewards that are not finite to another Learner's share of the batch.")
-        if len(wrong):
-            step, game, agent = wrong[0].tolist()
-            raise NonFiniteError(
-                f"The world gave agent {agent} a reward of {joint.rewards[step, game, agent].item()} (game {game}, step {step} "
-                f"of the batch; {len(wrong)} such rewards in all). Rewards must be finite numbers. Training stops here with "
-                "the weights of the update before; the last checkpoint is good."
-            )
-
     def _learn(self, joint: JointTrajectory, rewards: Tensor, env_steps: int) -> None:
         kinds = self._trained()
         steps, games, _ = joint.shape
@@ -223,21 +207,14 @@ class EmpathyLearner(TorchLearner):
         torch.stack([loss.sum() for _, loss in losses]).sum().backward()
         average_gradients([parameter for mid in sorted(ids) for parameter in parameters[mid]])
         limits = {kind.module_id: kind.options.grad_clip for kind in kinds}
-        norms = []
+        norms = {}
         for mid in ids:
             gradients = [parameter.grad for parameter in parameters[mid] if parameter.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            norms.append(norm)
+            norms[mid] = torch.nn.utils.get_total_norm(gradients)
             limit = limits[mid]
             if limit is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters[mid], limit, norm)
-        finite = torch.isfinite(torch.stack(norms))
-        if not finite.all():
-            wrong = [mid for mid, good in zip(ids, finite.tolist(), strict=True) if not good]
-            raise NonFiniteError(
-                f"The gradients of {', '.join(wrong)} are not finite. Training stops here, before they touch the weights; the "
-                "last checkpoint is good. A smaller lr or grad_clip, or a smaller reward_scale may help."
-            )
+                torch.nn.utils.clip_grads_with_norm_(parameters[mid], limit, norms[mid])
+        check_gradients(norms)
         for optimizer in optimizers:
             optimizer.step()
 
@@ -248,9 +225,8 @@ class EmpathyLearner(TorchLearner):
 
     def _log_rewards(self, joint: JointTrajectory, rewards: Tensor) -> None:
         """Extrinsic and reshaped rewards apart: means per step in which the agent is alive."""
-        alive = joint.alive.sum((0, 1)).clamp(min=1)
-        extrinsic = ((joint.rewards * joint.alive).sum((0, 1)) / alive).tolist()
-        reshaped = ((rewards * joint.alive).sum((0, 1)) / alive).tolist()
+        extrinsic = mean_per_step(joint, joint.rewards).tolist()
+        reshaped = mean_per_step(joint, rewards).tolist()
         for mid, kind in self._kinds.items():
             shares = len(kind.agents)
             self.metrics.log_value(

@@ -229,7 +229,12 @@ class ActorCriticKind(AgentKind):
 
     def trained_parameters(self, module: Any) -> dict[str, tuple[list[Tensor], Schedule]]:
         """Optimiser name -> the parameters that it steps, and its learning rate. Acting networks have the default one."""
-        return {DEFAULT_OPTIMIZER: (list(module.actor_critic.parameters()), self.options.lr)}
+        acting = (list(module.actor_critic.parameters()), self.options.lr)
+        return {DEFAULT_OPTIMIZER: acting, **self.auxiliary_parameters(module)}
+
+    def auxiliary_parameters(self, module: Any) -> dict[str, tuple[list[Tensor], Schedule]]:
+        """The same for the networks that do not act."""
+        return {}
 
     @classmethod
     def auxiliary_losses(

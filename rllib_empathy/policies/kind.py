@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from gymnasium.spaces import Box, Discrete
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from env_registry.parameters import SettingError, Settings, checked, unknown_name
 from rllib_empathy.joint import JointTrajectory
@@ -155,12 +155,26 @@ class AgentKind(ABC):
         """Called once with this kind's new module; where a run goes on from a checkpoint, its weights come after that."""
         return
 
+    @classmethod
+    def auxiliary_networks(
+        cls, options: Any, observation_space: Box, world: WorldFacts, agents: tuple[int, ...]
+    ) -> nn.ModuleDict | None:
+        """The networks that the module of these agents holds beside the acting one, under the names of its attributes.
+
+        With them the kind reshapes rewards of agents whose acting networks are none of ours (`rllib_empathy.stock`). None: it
+        needs none, nor does it look at observations and actions.
+
+        Raises:
+            SettingError: see `model_config`.
+        """
+        return None
+
     def observe(self, joint: JointTrajectory, modules: dict[str, Any], population: dict[str, AgentKind]) -> None:
         """Called once per iteration with the new trajectory, before rewards are reshaped.
 
         Args:
             joint: torch columns.
-            modules: all RLModules by module id.
+            modules: all RLModules, or what `auxiliary_networks` gave, by module id.
             population: the kinds of all module ids, this one included.
         """
         return

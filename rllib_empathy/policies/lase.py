@@ -10,11 +10,11 @@ from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from env_registry.parameters import SettingError
 from rllib_empathy.joint import JointTrajectory
-from rllib_empathy.policies.actor_critic import ActorCriticModule, Schedule
+from rllib_empathy.policies.actor_critic import ActorCriticModule, Schedule, architecture_for
 from rllib_empathy.policies.kind import AgentKind, Statistics, WorldFacts, register_kind
 from rllib_empathy.policies.ppo import PPO, PPOOptions
 from rllib_empathy.policies.social_inference import infer_relationships
@@ -81,9 +81,16 @@ class LASE(PPO):
         social = {"joint_actions": joint_actions_of(world, agents), "social_hidden": options.social_hidden}
         return {**super().model_config(options, world, agents), **social}
 
-    def trained_parameters(self, module: LASEModule) -> dict[str, tuple[list[Tensor], Schedule]]:
+    @classmethod
+    def auxiliary_networks(
+        cls, options: Any, observation_space: Any, world: WorldFacts, agents: tuple[int, ...]
+    ) -> nn.ModuleDict:
+        config = cls.model_config(options, world, agents)
+        architecture = architecture_for(observation_space, world.action_spaces[agents[0]], options.network)
+        return nn.ModuleDict({"social": SocialNetworks(architecture, config["joint_actions"], options.social_hidden)})
+
+    def auxiliary_parameters(self, module: Any) -> dict[str, tuple[list[Tensor], Schedule]]:
         return {
-            **super().trained_parameters(module),
             "social": (list(module.social.relationship.parameters()), self.options.social_lr),
             "conversion": (list(module.social.conversion.parameters()), self.options.conversion_lr),
         }

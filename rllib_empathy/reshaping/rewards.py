@@ -48,3 +48,8 @@ def reshape_rewards(joint: JointTrajectory, kinds: Sequence[AgentKind]) -> Tenso
         kinds: the kind of each of the N agents.
     """
     return own_views(joint, kinds, rewards_after_gifts(joint, kinds))
+
+
+def mean_per_step(joint: JointTrajectory, rewards: Tensor) -> Tensor:
+    """Means `[N]` of rewards `[T, B, N]` over the steps in which the agent is alive."""
+    return (rewards * joint.alive).sum((0, 1)) / joint.alive.sum((0, 1)).clamp(min=1)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.spaces import Discrete, Space
+from gymnasium.spaces import Discrete
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -19,8 +18,7 @@ from env_registry.game import Array
 from env_registry.observations import ObservationLayout
 from env_registry.parameters import SettingError
 from rllib_empathy.joint import JointTrajectory
-
-AgentID = Hashable
+from rllib_empathy.stock.seats import AgentID, Seat
 
 
 class Steps(NamedTuple):
@@ -29,16 +27,6 @@ class Steps(NamedTuple):
     game: int  # the chunk, as an index into B
     agent: int  # as an index into N
     rows: Array  # the row of each of its steps, rising
-
-
-@dataclass(frozen=True)
-class Seat:
-    """What is known of an agent before it plays."""
-
-    agent_id: AgentID
-    module_id: str  # of the policy that plays it
-    observation_space: Space[Any]  # of what is in its episodes
-    action_space: Space[Any]
 
 
 class EpisodeAdapter:
@@ -174,8 +162,8 @@ class EpisodeAdapter:
         rewards = np.asarray(own.get_rewards())
         if not np.issubdtype(rewards.dtype, np.floating):
             raise SettingError(
-                f"Agent {own.agent_id!r} was paid {rewards[0]!r} and so on, of type {rewards.dtype}. RLlib's episodes may have cut "
-                "fractions off such rewards. Let the environment give floats: float(reward)."
+                f"Agent {own.agent_id!r} was paid {rewards[0]!r} and so on, of type {rewards.dtype}. RLlib's episodes may have "
+                "cut fractions off such rewards. Let the environment give floats: float(reward)."
             )
         return rewards
 
@@ -200,11 +188,3 @@ def _with_rewards(own: SingleAgentEpisode, rewards: Array) -> SingleAgentEpisode
     data = [*kept, *rewards.tolist()] if isinstance(kept, list) else np.concatenate([kept, rewards]).astype(np.float32)
     own.rewards = InfiniteLookbackBuffer(data, before.lookback, before.space)
     return own
-
-
-def module_agents(seats: Sequence[Seat]) -> Mapping[str, tuple[int, ...]]:
-    """Policy -> the agents (indices into N) that it plays."""
-    played: dict[str, tuple[int, ...]] = {}
-    for agent, seat in enumerate(seats):
-        played[seat.module_id] = (*played.get(seat.module_id, ()), agent)
-    return played

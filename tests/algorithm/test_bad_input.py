@@ -8,7 +8,7 @@ import pytest
 from env_registry import SettingError
 from rllib_empathy.learning.algorithm import Empathy
 from rllib_empathy.learning.config import EmpathyConfig
-from rllib_empathy.learning.learner import NonFiniteError
+from rllib_empathy.learning.finite import NonFiniteError
 from tests.algorithm.common import small_config, weights
 from tests.algorithm.worlds import BadReward
 

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from rllib_empathy.learning.algorithm import Empathy
-from rllib_empathy.learning.learner import NonFiniteError
+from rllib_empathy.learning.finite import NonFiniteError
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 from tests.algorithm.common import small_config, weights

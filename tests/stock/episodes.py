@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
-from rllib_empathy.stock.episodes import Seat
+from rllib_empathy.stock.seats import Seat
 
 OBSERVATION = Box(-np.inf, np.inf, (2,), np.float32)
 ACTIONS = Discrete(4)

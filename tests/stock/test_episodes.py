@@ -13,7 +13,8 @@ from ray.rllib.utils.spaces.space_utils import batch
 
 from env_registry.observations import ObservationLayout
 from env_registry.parameters import SettingError
-from rllib_empathy.stock.episodes import EpisodeAdapter, Seat
+from rllib_empathy.stock.episodes import EpisodeAdapter
+from rllib_empathy.stock.seats import Seat
 from tests.stock.episodes import ACTIONS, OBSERVATION, MadeUpGame, made_up_game, record, seats
 
 
@@ -120,7 +121,7 @@ def test_unknown_agents_and_changing_policies_are_refused():
 
 def test_observations_of_another_size_are_refused():
     wide = [Seat(seat.agent_id, seat.module_id, Box(0, 1, (3,)), ACTIONS) for seat in seats()]
-    with pytest.raises(SettingError, match="observations of agent 'agent_0' do not fit.*connector"):
+    with pytest.raises(SettingError, match=r"observations of agent 'agent_0' do not fit.*connector"):
         EpisodeAdapter(wide).joint(record(made_up_game(3)))
 
 

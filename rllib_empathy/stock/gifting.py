@@ -1,0 +1,222 @@
+"""Reward reshaping for episodes of RLlib's own runners: kinds of agents, their auxiliary networks, and how these learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.utils.numpy import convert_to_numpy
+from ray.rllib.utils.torch_utils import convert_to_torch_tensor
+from torch import Tensor, nn
+
+from env_registry.parameters import SettingError
+from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.learning.distributed import average, average_gradients, broadcast_parameters
+from rllib_empathy.learning.finite import check_gradients, check_rewards
+from rllib_empathy.learning.groups import LearningGroup
+from rllib_empathy.policies.actor_critic import ActorCriticKind, scheduled
+from rllib_empathy.policies.kind import AgentKind, WorldFacts
+from rllib_empathy.reshaping.rewards import mean_per_step, reshape_rewards
+from rllib_empathy.stock.episodes import EpisodeAdapter
+from rllib_empathy.stock.kinds import KindSpec, needs_networks, reshaping_of
+from rllib_empathy.stock.seats import Seat, agents_of
+
+Metrics = dict[tuple[str, str], float]
+"""(policy, name) -> value."""
+
+
+class Gifting:
+    """All that the Learner needs to reshape rewards.
+
+    Policies without a kind keep what they are paid, and may be given to.
+
+    Args:
+        kinds: policy -> its kind.
+        seats: all agents.
+        env_config: of the environment.
+        seed: of the auxiliary networks' weights and minibatches; None: they differ from run to run.
+        device: where trajectories and networks are.
+
+    Raises:
+        SettingError: a kind or option that does not exist, a policy that plays nobody, or spaces that a kind cannot handle.
+    """
+
+    def __init__(
+        self,
+        kinds: Mapping[str, KindSpec],
+        seats: Sequence[Seat],
+        env_config: Mapping[str, Any],
+        seed: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.seats = tuple(seats)
+        self.adapter = EpisodeAdapter(seats)
+        self.device = device
+        self.kinds: dict[str, AgentKind] = {}
+        self.networks: dict[str, nn.ModuleDict] = {}
+        self.optimizers: dict[str, dict[str, torch.optim.Optimizer]] = {}
+        actions = [seat.action_space for seat in seats]
+        world = WorldFacts(None, env_config, MultiAgentEnv, len(seats), self.adapter.layout.space, actions)
+        policies = sorted({seat.module_id for seat in seats})
+        for module_id, spec in kinds.items():
+            if module_id not in policies:
+                raise SettingError(f"Policy {module_id!r} plays nobody. Policies that play: {', '.join(policies)}.")
+            kind, options = reshaping_of(module_id, spec)
+            self.kinds[module_id] = kind(module_id, options, agents_of(seats, module_id))
+        for module_id in set(policies) - set(kinds):
+            self.kinds[module_id] = AgentKind(module_id, None, agents_of(seats, module_id))
+        with torch.random.fork_rng(devices=[]):  # acting networks draw what they would draw without gifts
+            if seed is not None:
+                torch.manual_seed(seed)
+            for module_id in kinds:
+                if needs_networks(type(self.kinds[module_id])):
+                    self.networks[module_id] = _networks(self.kinds[module_id], world).to(device)
+        self._of_agent = [self.kinds[seat.module_id] for seat in seats]
+        for module_id, networks in self.networks.items():
+            kind = self._learning_kind(module_id)
+            self.optimizers[module_id] = {
+                name: torch.optim.Adam(parameters, eps=kind.options.adam_epsilon)
+                for name, (parameters, _) in kind.auxiliary_parameters(networks).items()
+            }
+        self._generator = torch.Generator()
+        self._generator.seed() if seed is None else self._generator.manual_seed(seed)
+        self._joint: JointTrajectory | None = None
+        broadcast_parameters(list(self._all_parameters()))
+
+    def reshape(self, episodes: Sequence[MultiAgentEpisode]) -> tuple[list[MultiAgentEpisode], Metrics]:
+        """Copies of the episodes with the rewards that the policies learn from, and what to log.
+
+        Raises:
+            SettingError: see `EpisodeAdapter.joint`.
+            NonFiniteError: a reward is no finite number.
+        """
+        columns, steps = self.adapter.joint(episodes)
+        joint = self._joint = columns.to_tensors(self.device)
+        check_rewards(joint)
+        for module_id, kind in self.kinds.items():
+            kind.observe(joint, dict(self.networks), self.kinds)
+        rewards = reshape_rewards(joint, self._of_agent)
+        reshaped = self.adapter.with_rewards(episodes, steps, rewards.cpu().numpy())
+        metrics: Metrics = {}
+        extrinsic_means, reshaped_means = mean_per_step(joint, joint.rewards), mean_per_step(joint, rewards)
+        for module_id, kind in self.kinds.items():
+            agents = list(kind.agents)
+            metrics[module_id, "extrinsic_reward_mean"] = extrinsic_means[agents].mean().item()
+            metrics[module_id, "reshaped_reward_mean"] = reshaped_means[agents].mean().item()
+            metrics |= {(module_id, name): value for name, value in kind.statistics().items()}
+        return reshaped, metrics
+
+    def learn(self, env_steps: int, is_trained: Callable[[str], bool]) -> Metrics:
+        """Trains the auxiliary networks on the trajectory that was reshaped last, and says what to log.
+
+        Args:
+            env_steps: sampled so far; learning rates may depend on it.
+            is_trained: which policies are trained.
+
+        Raises:
+            NonFiniteError: a gradient is no finite number.
+        """
+        metrics: Metrics = {}
+        if self._joint is None:
+            return metrics
+        for module_id in sorted(self.networks):
+            if is_trained(module_id):
+                statistics = self._train(module_id, self._joint, env_steps)
+                metrics |= {(module_id, name): value for name, value in statistics.items()}
+        self._joint = None
+        return metrics
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint needs: networks, optimisers, what kinds keep, the source of minibatches."""
+        return {
+            "networks": {module_id: convert_to_numpy(n.state_dict()) for module_id, n in self.networks.items()},
+            "optimizers": {
+                module_id: {name: convert_to_numpy(optimizer.state_dict()) for name, optimizer in of_module.items()}
+                for module_id, of_module in self.optimizers.items()
+            },
+            "kinds": {module_id: kind.get_state() for module_id, kind in self.kinds.items()},
+            "generator": self._generator.get_state().numpy(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continues from `get_state`'s answer.
+
+        Raises:
+            SettingError: it is of other policies, or of other networks.
+        """
+        if set(state["kinds"]) != set(self.kinds):
+            raise SettingError(
+                f"The checkpoint holds gifts of the policies {', '.join(sorted(state['kinds']))}; playing now are "
+                f"{', '.join(sorted(self.kinds))}."
+            )
+        for module_id, networks in self.networks.items():
+            networks.load_state_dict(convert_to_torch_tensor(state["networks"][module_id], self.device))
+            for name, optimizer in self.optimizers[module_id].items():
+                optimizer.load_state_dict(convert_to_torch_tensor(state["optimizers"][module_id][name], self.device))
+        for module_id, kind in self.kinds.items():
+            kind.set_state(state["kinds"][module_id])
+        self._generator.set_state(torch.from_numpy(state["generator"].copy()))
+
+    def _learning_kind(self, module_id: str) -> ActorCriticKind:
+        return cast(ActorCriticKind, self.kinds[module_id])
+
+    def _all_parameters(self) -> Iterator[Tensor]:
+        for module_id in sorted(self.networks):
+            yield from self.networks[module_id].parameters()
+
+    def _train(self, module_id: str, joint: JointTrajectory, env_steps: int) -> dict[str, float]:
+        """All gradient steps of one policy's networks in this iteration."""
+        kind, networks, optimizers = (
+            self._learning_kind(module_id),
+            self.networks[module_id],
+            self.optimizers[module_id],
+        )
+        trained = kind.auxiliary_parameters(networks)
+        for name, (_, schedule) in trained.items():
+            for group in optimizers[name].param_groups:
+                group["lr"] = scheduled(schedule, env_steps)
+        parameters = [parameter for own, _ in trained.values() for parameter in own]
+        losses = kind.auxiliary_losses(LearningGroup((kind,), (networks,)), joint, self._generator)  # type: ignore[arg-type]
+        statistics: dict[str, float] = {}
+        for loss, current in _in_step(losses, self.device):
+            for parameter in parameters:
+                parameter.grad = None
+            if loss is not None:
+                loss.sum().backward()
+                statistics = {name: value.item() for name, value in current.items()}
+            average_gradients(parameters)
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            check_gradients({module_id: norm})
+            if kind.options.grad_clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, kind.options.grad_clip, norm)
+            for optimizer in optimizers.values():
+                optimizer.step()
+        return statistics
+
+
+def _networks(kind: AgentKind, world: WorldFacts) -> nn.ModuleDict:
+    """A kind's auxiliary networks, if it can live with the environment."""
+    actions = [world.action_spaces[agent] for agent in kind.agents]
+    if any(space != actions[0] for space in actions):
+        raise SettingError(
+            f"Policy {kind.module_id!r} plays agents with unlike actions ({', '.join(map(str, actions))}). Give them policies of "
+            "their own."
+        )
+    for space in world.action_spaces:
+        kind.check_spaces(world.observation_space, space, kind.options)
+    kind.check_world(world, kind.options)
+    networks = kind.auxiliary_networks(kind.options, world.observation_space, world, kind.agents)
+    assert networks is not None
+    return networks
+
+
+def _in_step(losses: Iterator[tuple[Tensor, Any]], device: Any) -> Iterator[tuple[Tensor | None, Any]]:
+    """The losses, and None where only other Learners have further ones: theirs may be more, as episodes are no equal shares."""
+    while True:
+        loss, statistics = next(losses, (None, {}))
+        if average(torch.tensor([float(loss is not None)], device=device)).item() == 0:
+            return
+        yield loss, statistics

@@ -1,0 +1,56 @@
+"""Kinds of agents whose rewards can be reshaped without their acting networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from env_registry.parameters import SettingError, unknown_name
+from rllib_empathy.policies.kind import KINDS, AgentKind, checked_options
+from rllib_empathy.policies.ppo import PPOOptions
+
+KindSpec = str | Mapping[str, Any]
+"""The name of a kind, or {kind, **options}."""
+
+OF_NETWORKS = frozenset({"network", "grad_clip", "adam_epsilon"})
+"""Options of acting networks that hold for a kind's other networks too; of `network`, the convolutions."""
+
+
+class Reshaping(NamedTuple):
+    """How one policy's rewards are reshaped."""
+
+    kind: type[AgentKind]
+    options: Any
+
+
+def reshaping_of(module_id: str, spec: KindSpec) -> Reshaping:
+    """Reads what a user wants for one policy.
+
+    Raises:
+        SettingError: an unknown kind, one that leaves rewards as they are, an unknown option, one that is the policy's own
+            affair, or an impossible value.
+    """
+    entry = {"kind": spec} if isinstance(spec, str) else spec
+    if not isinstance(entry, Mapping) or "kind" not in entry:
+        raise SettingError(f"Policy {module_id!r}: {spec!r} is neither a kind nor {{'kind': NAME, **options}}.")
+    known = [name for name, kind in KINDS.items() if _reshapes(kind)]
+    if entry["kind"] not in known:
+        raise unknown_name("kind of agent that reshapes rewards", entry["kind"], known)
+    kind, options = KINDS[entry["kind"]], {key: value for key, value in entry.items() if key != "kind"}
+    own = set(PPOOptions.model_fields) - OF_NETWORKS
+    wrong = sorted(own & set(options))
+    if wrong:
+        raise SettingError(
+            f"Policy {module_id!r}: {', '.join(wrong)} is a setting of the algorithm that learns the policy; use its own "
+            f"config.training(...). Options of {entry['kind']!r} here: {', '.join(sorted(set(kind.Options.model_fields) - own))}."
+        )
+    return Reshaping(kind, checked_options(kind, options))
+
+
+def needs_networks(kind: type[AgentKind]) -> bool:
+    """Whether a kind has auxiliary networks, and with them looks at observations and actions."""
+    return kind.auxiliary_networks.__func__ is not AgentKind.auxiliary_networks.__func__  # type: ignore[attr-defined]
+
+
+def _reshapes(kind: type[AgentKind]) -> bool:
+    return kind.gift_weights is not AgentKind.gift_weights or kind.reward is not AgentKind.reward

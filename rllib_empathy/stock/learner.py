@@ -1,0 +1,95 @@
+"""RLlib's Learners, with rewards reshaped before they make advantages of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from rllib_empathy.stock.gifting import Gifting, Metrics
+from rllib_empathy.stock.seats import as_observed, seats_of
+
+GIFTING = "gifting"
+"""Key of the policies' kinds in `learner_config_dict`, and of what gifting keeps in a Learner's state."""
+
+
+class ReshapeRewards(ConnectorV2):
+    """First piece of the Learner's pipeline: all others see the reshaped rewards."""
+
+    def __init__(self, gifting: Gifting) -> None:
+        super().__init__()
+        self.gifting = gifting
+
+    def __call__(
+        self,
+        *,
+        rl_module: Any,
+        batch: dict[str, Any],
+        episodes: list[MultiAgentEpisode],
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Puts copies with reshaped rewards in the place of the episodes."""
+        episodes[:], statistics = self.gifting.reshape(episodes)
+        if metrics is not None:
+            log(metrics, statistics)
+        return batch
+
+
+class GiftingLearner(TorchLearner):
+    """To be put before a Learner class that makes batches of episodes by its connector pipeline."""
+
+    def build(self) -> None:
+        """Builds what the Learner has without gifts, then reads who plays and prepends the reshaping of rewards."""
+        super().build()
+        spaces = {mid: module.unwrapped().observation_space for mid, module in self.module.items()}
+        seats = [as_observed(seat, spaces.get(seat.module_id)) for seat in seats_of(self.config)]
+        kinds = self.config.learner_config_dict[GIFTING]
+        self._gifting = Gifting(kinds, seats, self.config.env_config, self.config.seed, self._device or "cpu")
+        self._learner_connector.prepend(ReshapeRewards(self._gifting))
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Trains the auxiliary networks, after the acting ones."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        log(self.metrics, self._gifting.learn(env_steps, self.should_module_be_updated))
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The Learner's state, with the auxiliary networks and their optimisers."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(GIFTING, components, not_components):
+            state[GIFTING] = self._gifting.get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from `get_state`'s answer."""
+        super().set_state(state)
+        if GIFTING in state:
+            self._gifting.set_state(state[GIFTING])
+
+
+def log(metrics: Any, statistics: Metrics) -> None:
+    """Logs this iteration's numbers with RLlib's logger."""
+    for key, value in statistics.items():
+        metrics.log_value(key, value, window=1)
+
+
+@lru_cache(maxsize=None)
+def with_gifting_learner(learner: type) -> type:
+    """The Learner class with gifting."""
+    if issubclass(learner, GiftingLearner):
+        return learner
+    return type(
+        f"Gifting{learner.__name__}", (GiftingLearner, learner), {"__doc__": f"{learner.__name__} with gifting."}
+    )
