@@ -57,7 +57,7 @@ class SocialBatch(NamedTuple):
     actions: Tensor  # [G, T, M, N]
     rewards: Tensor  # [G, T, M], the own extrinsic one
     alive: Tensor  # [G, T, M, N]
-    goes_on: Tensor  # [G, T, M], the own future goes on in the next row
+    goes_on: Tensor  # [G, T, M], the own future goes on in the next row in which the agent is alive
     ends: Tensor  # [G, T, M], it ends here
 
     @classmethod
@@ -99,13 +99,23 @@ def relationship_loss(
     log_policy = torch.log_softmax(social_logits(prepared, features), -1)
     log_probs = log_policy.gather(-1, actions[..., :1]).reshape(groups, steps, rows)
     gamma = values.new_tensor([each.social_gamma for each in options]).view(-1, 1, 1)
-    after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1).detach() * batch.goes_on
-    counts = (batch.goes_on | batch.ends).to(values.dtype)
+    following = _next_rows(batch.alive[..., 0])
+    goes_on = batch.goes_on & (following < steps)
+    after = torch.cat([values, torch.zeros_like(values[:, :1])], 1).detach().gather(1, following) * goes_on
+    counts = (goes_on | batch.ends).to(values.dtype)
     errors = (batch.rewards + gamma * after - values) * counts
     weight = 1 / counts.sum((1, 2)).clamp(min=1)
     critic_loss = (errors**2).sum((1, 2)) * weight
     policy_loss = -(errors.detach() * log_probs).sum((1, 2)) * weight
     return critic_loss + policy_loss, {"social_critic_error": critic_loss.detach().sqrt()}
+
+
+def _next_rows(alive: Tensor) -> Tensor:
+    """The next row `[G, T, M]` in which each agent is alive, T where there is none: some wait between their steps."""
+    steps = alive.shape[1]
+    rows = torch.arange(steps, device=alive.device).view(1, -1, 1)
+    coming = torch.where(alive, rows, steps).flip(1).cummin(1).values.flip(1)
+    return torch.cat([coming[:, 1:], torch.full_like(coming[:, :1], steps)], 1)
 
 
 def perspective_loss(

@@ -55,9 +55,9 @@ def _check_algorithm(config: Any) -> None:
     name = type(config).__name__
     if not isinstance(config, PPOConfig):
         raise SettingError(
-            f"{name} cannot be given gifts: rewards are reshaped with what the agents do now, on whole batches of episodes that "
-            "they have just played, which algorithms with replay, offline data or asynchronous learners do not give. Use PPOConfig "
-            "or a class derived from it."
+            f"{name} cannot be given gifts. They are worked out on batches of episodes in which all agents have just played side "
+            "by side; algorithms with replay, offline data or asynchronous learners do not give these. Use PPOConfig or a class "
+            "derived from it."
         )
     if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
         raise SettingError(

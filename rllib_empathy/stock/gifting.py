@@ -59,13 +59,14 @@ class Gifting:
         self.networks: dict[str, nn.ModuleDict] = {}
         self.optimizers: dict[str, dict[str, torch.optim.Optimizer]] = {}
         actions = [seat.action_space for seat in seats]
-        world = WorldFacts(None, env_config, MultiAgentEnv, len(seats), self.adapter.layout.space, actions)
+        space = self.adapter.layout.space
+        world = WorldFacts(None, env_config, MultiAgentEnv, len(seats), space, actions, title="the environment")
         policies = sorted({seat.module_id for seat in seats})
         for module_id, spec in kinds.items():
             if module_id not in policies:
                 raise SettingError(f"Policy {module_id!r} plays nobody. Policies that play: {', '.join(policies)}.")
-            kind, options = reshaping_of(module_id, spec)
-            self.kinds[module_id] = kind(module_id, options, agents_of(seats, module_id))
+            reshaping = reshaping_of(module_id, spec)
+            self.kinds[module_id] = reshaping.kind(module_id, reshaping.options, agents_of(seats, module_id))
         for module_id in set(policies) - set(kinds):
             self.kinds[module_id] = AgentKind(module_id, None, agents_of(seats, module_id))
         with torch.random.fork_rng(devices=[]):  # acting networks draw what they would draw without gifts
@@ -76,10 +77,10 @@ class Gifting:
                     self.networks[module_id] = _networks(self.kinds[module_id], world).to(device)
         self._of_agent = [self.kinds[seat.module_id] for seat in seats]
         for module_id, networks in self.networks.items():
-            kind = self._learning_kind(module_id)
+            learning = self._learning_kind(module_id)
             self.optimizers[module_id] = {
-                name: torch.optim.Adam(parameters, eps=kind.options.adam_epsilon)
-                for name, (parameters, _) in kind.auxiliary_parameters(networks).items()
+                name: torch.optim.Adam(parameters, eps=learning.options.adam_epsilon)
+                for name, (parameters, _) in learning.auxiliary_parameters(networks).items()
             }
         self._generator = torch.Generator()
         self._generator.seed() if seed is None else self._generator.manual_seed(seed)
@@ -96,7 +97,7 @@ class Gifting:
         columns, steps = self.adapter.joint(episodes)
         joint = self._joint = columns.to_tensors(self.device)
         check_rewards(joint)
-        for module_id, kind in self.kinds.items():
+        for kind in self.kinds.values():
             kind.observe(joint, dict(self.networks), self.kinds)
         rewards = reshape_rewards(joint, self._of_agent)
         reshaped = self.adapter.with_rewards(episodes, steps, rewards.cpu().numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from ray.rllib.connectors.connector_v2 import ConnectorV2
@@ -85,7 +85,7 @@ def log(metrics: Any, statistics: Metrics) -> None:
         metrics.log_value(key, value, window=1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def with_gifting_learner(learner: type) -> type:
     """The Learner class with gifting."""
     if issubclass(learner, GiftingLearner):

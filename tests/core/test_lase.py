@@ -274,3 +274,30 @@ def test_one_agent_alone_cannot_be_lase():
     config = EmpathyConfig().environment("snowdrift", env_config={"num_agents": 1}).population("lase")
     with pytest.raises(ValueError, match="somebody to give to"):
         config.validate()
+
+
+def test_waiting_between_steps_changes_nothing_that_is_learned():
+    """With a row in which nobody acts after every row, the critic meets the same steps one after another."""
+    joint = random_joint((6,), [3, 3], seed=8)
+    ended = joint.terminated.clone()
+    ended[-1] = True
+    joint = JointTrajectory(**{**vars(joint), "alive": torch.ones_like(joint.alive), "terminated": ended})
+
+    def stretched(column: torch.Tensor) -> torch.Tensor:
+        return torch.stack([column, torch.zeros_like(column)], 1).flatten(0, 1) if len(column) == 6 else column
+
+    networks = SocialNetworks(Architecture.of((6,), 1.0, 3, NetworkOptions()), (3, 3), 16)
+    losses = [
+        [
+            loss.item()
+            for loss, _ in social_losses(
+                [networks],
+                [SocialOptions(perspective_taking=False, social_minibatches=1)],
+                torch.tensor([[1]]),
+                each,
+                torch.Generator().manual_seed(0),
+            )
+        ]
+        for each in (joint, joint.map(stretched))
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
