@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -60,7 +61,7 @@ class Gifting:
         self.optimizers: dict[str, dict[str, torch.optim.Optimizer]] = {}
         actions = [seat.action_space for seat in seats]
         space = self.adapter.layout.space
-        world = WorldFacts(None, env_config, MultiAgentEnv, len(seats), space, actions, title="the environment")
+        self.world = WorldFacts(None, env_config, MultiAgentEnv, len(seats), space, actions, title="the environment")
         policies = sorted({seat.module_id for seat in seats})
         for module_id, spec in kinds.items():
             if module_id not in policies:
@@ -74,7 +75,7 @@ class Gifting:
                 torch.manual_seed(seed)
             for module_id in kinds:
                 if needs_networks(type(self.kinds[module_id])):
-                    self.networks[module_id] = _networks(self.kinds[module_id], world).to(device)
+                    self.networks[module_id] = _networks(self.kinds[module_id], self.world).to(device)
         self._of_agent = [self.kinds[seat.module_id] for seat in seats]
         for module_id, networks in self.networks.items():
             learning = self._learning_kind(module_id)
@@ -133,9 +134,9 @@ class Gifting:
     def get_state(self) -> dict[str, Any]:
         """What a checkpoint needs: networks, optimisers, what kinds keep, the source of minibatches."""
         return {
-            "networks": {module_id: convert_to_numpy(n.state_dict()) for module_id, n in self.networks.items()},
+            "networks": {module_id: _as_arrays(networks) for module_id, networks in self.networks.items()},
             "optimizers": {
-                module_id: {name: convert_to_numpy(optimizer.state_dict()) for name, optimizer in of_module.items()}
+                module_id: {name: _as_arrays(optimizer) for name, optimizer in of_module.items()}
                 for module_id, of_module in self.optimizers.items()
             },
             "kinds": {module_id: kind.get_state() for module_id, kind in self.kinds.items()},
@@ -156,7 +157,9 @@ class Gifting:
         for module_id, networks in self.networks.items():
             networks.load_state_dict(convert_to_torch_tensor(state["networks"][module_id], self.device))
             for name, optimizer in self.optimizers[module_id].items():
-                optimizer.load_state_dict(convert_to_torch_tensor(state["optimizers"][module_id][name], self.device))
+                saved = state["optimizers"][module_id][name]
+                moments = convert_to_torch_tensor(saved["state"], self.device)
+                optimizer.load_state_dict({**saved, "state": moments})  # settings stay plain numbers
         for module_id, kind in self.kinds.items():
             kind.set_state(state["kinds"][module_id])
         self._generator.set_state(torch.from_numpy(state["generator"].copy()))
@@ -200,12 +203,6 @@ class Gifting:
 
 def _networks(kind: AgentKind, world: WorldFacts) -> nn.ModuleDict:
     """A kind's auxiliary networks, if it can live with the environment."""
-    actions = [world.action_spaces[agent] for agent in kind.agents]
-    if any(space != actions[0] for space in actions):
-        raise SettingError(
-            f"Policy {kind.module_id!r} plays agents with unlike actions ({', '.join(map(str, actions))}). Give them policies of "
-            "their own."
-        )
     for space in world.action_spaces:
         kind.check_spaces(world.observation_space, space, kind.options)
     kind.check_world(world, kind.options)
@@ -221,3 +218,8 @@ def _in_step(losses: Iterator[tuple[Tensor, Any]], device: Any) -> Iterator[tupl
         if average(torch.tensor([float(loss is not None)], device=device)).item() == 0:
             return
         yield loss, statistics
+
+
+def _as_arrays(owner: nn.Module | torch.optim.Optimizer) -> Any:
+    """The state with arrays of its own: what goes on learning does not change it."""
+    return convert_to_numpy(copy.deepcopy(owner.state_dict()))

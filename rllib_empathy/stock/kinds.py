@@ -33,7 +33,7 @@ def reshaping_of(module_id: str, spec: KindSpec) -> Reshaping:
     entry = {"kind": spec} if isinstance(spec, str) else spec
     if not isinstance(entry, Mapping) or "kind" not in entry:
         raise SettingError(f"Policy {module_id!r}: {spec!r} is neither a kind nor {{'kind': NAME, **options}}.")
-    known = [name for name, kind in KINDS.items() if _reshapes(kind)]
+    known = kinds_that_reshape()
     if entry["kind"] not in known:
         raise unknown_name("kind of agent that reshapes rewards", entry["kind"], known)
     kind, options = KINDS[entry["kind"]], {key: value for key, value in entry.items() if key != "kind"}
@@ -50,6 +50,11 @@ def reshaping_of(module_id: str, spec: KindSpec) -> Reshaping:
 def needs_networks(kind: type[AgentKind]) -> bool:
     """Whether a kind has auxiliary networks, and with them looks at observations and actions."""
     return kind.auxiliary_networks.__func__ is not AgentKind.auxiliary_networks.__func__  # type: ignore[attr-defined]
+
+
+def kinds_that_reshape() -> list[str]:
+    """Names of all kinds that a policy can be given."""
+    return [name for name, kind in KINDS.items() if _reshapes(kind)]
 
 
 def _reshapes(kind: type[AgentKind]) -> bool:

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
+from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.stock.seats import Seat
 
 OBSERVATION = Box(-np.inf, np.inf, (2,), np.float32)
@@ -112,3 +113,32 @@ def record(game: MadeUpGame, cuts: Sequence[int] = (), silent_deaths: bool = Fal
             chunk = chunk.cut(len_lookback_buffer=1)
     chunks.append(chunk)
     return [one.to_numpy() for one in chunks]
+
+
+def as_trajectory(games: Sequence[MadeUpGame], agents: int = 4) -> JointTrajectory:
+    """The games as a batched world's runner would have recorded them."""
+    size = (max(game.length for game in games), len(games), agents)
+    columns = {name: np.zeros(size, np.float32) for name in ("rewards", "log_probs")}
+    columns |= {name: np.zeros(size, bool) for name in ("alive", "survives")}
+    columns |= {name: np.zeros(size[:2], bool) for name in ("starts", "terminated", "truncated")}
+    observations, actions = np.zeros((*size, 2), np.float32), np.zeros(size, np.int64)
+    tails = np.zeros((len(games), agents, 2), np.float32)
+    for number, game in enumerate(games):
+        columns["starts"][0, number] = True
+        columns["terminated" if game.terminated else "truncated"][game.length - 1, number] = True
+        for name, steps in game.steps.items():
+            agent = int(name[-1])
+            tails[number, agent] = game.final[name]
+            for step in steps:
+                at = (step.begin, number, agent)
+                observations[at], actions[at], columns["rewards"][at] = step.seen, step.action, step.reward
+                columns["log_probs"][at] = -0.5 * step.action
+                columns["alive"][at], columns["survives"][at] = True, not step.last
+    return JointTrajectory(
+        observations=observations,
+        actions=actions,
+        **columns,
+        tail_steps=np.array([game.length - 1 for game in games]),
+        tail_games=np.arange(len(games)),
+        tail_observations=tails,
+    ).to_tensors()

@@ -1,0 +1,185 @@
+"""Three lines added to a user's own PPO: it samples, learns, reports, saves, and runs in Tune and on several learners."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from ray import tune
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.appo import APPOConfig
+from ray.rllib.algorithms.dqn import DQNConfig
+from ray.rllib.algorithms.impala import IMPALAConfig
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+
+from env_registry.parameters import SettingError
+from rllib_empathy import with_gifting
+from tests.stock.ferry import RETURNS, Ferry
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # RLlib's own
+
+KINDS: dict[str, Any] = {
+    "captain": "lase",
+    "deckhand": {"kind": "lase", "social_hidden": 16},
+    "passengers": {"kind": "blind_gift", "share": 1.0},
+}
+
+
+def own_config(env: Any = Ferry, **env_config: Any) -> PPOConfig:
+    """What a user has: two passengers share a policy."""
+    return (
+        PPOConfig()
+        .environment(env, env_config=env_config)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=10)
+        .multi_agent(
+            policies={"captain", "deckhand", "passengers"},
+            policy_mapping_fn=lambda agent, episode, **kwargs: agent if "_" not in agent else "passengers",
+        )
+        .training(train_batch_size_per_learner=40, minibatch_size=20, num_epochs=1)
+        .debugging(seed=5, log_level="ERROR")
+    )
+
+
+def social_weights(learner: Any) -> np.ndarray:
+    gifting = learner._gifting
+    return np.concatenate(
+        [p.detach().numpy().ravel() for mid in sorted(gifting.networks) for p in gifting.networks[mid].parameters()]
+    )
+
+
+def flattened() -> Any:
+    from ray.rllib.connectors.env_to_module import FlattenObservations
+
+    return lambda env=None, spaces=None, device=None: FlattenObservations(multi_agent=True)
+
+
+class Doubled(ConnectorV2):
+    """A user's own piece of the Learner's pipeline: remembers rewards that come in."""
+
+    rewards: ClassVar[list[np.ndarray]] = []
+
+    def __call__(self, *, rl_module: Any, batch: Any, episodes: Any, **kwargs: Any) -> Any:
+        Doubled.rewards = [
+            own.get_rewards() for own in self.single_agent_episode_iterator(episodes) if own.agent_id == "passenger_10"
+        ]
+        return batch
+
+
+class OwnLearner(PPOTorchLearner):
+    """A user's own Learner."""
+
+    updates = 0
+
+    def after_gradient_based_update(self, *, timesteps: Any) -> None:
+        super().after_gradient_based_update(timesteps=timesteps)
+        OwnLearner.updates += 1
+
+
+def test_returns_stay_extrinsic_and_learners_see_reshaped_rewards(ray_local):
+    config = own_config().learners(learner_class=OwnLearner).training(learner_connector=lambda *args: Doubled())
+    before = config.to_dict()
+    algorithm = with_gifting(config, KINDS).build_algo()
+    assert config.to_dict() == before
+    OwnLearner.updates = 0
+    for _ in range(3):
+        result = algorithm.train()
+        assert result["env_runners"]["agent_episode_returns_mean"] == pytest.approx(RETURNS)
+    assert OwnLearner.updates == 3
+    learned = result["learners"]
+    assert learned["passengers"]["reshaped_reward_mean"] != pytest.approx(
+        learned["passengers"]["extrinsic_reward_mean"]
+    )
+    assert {"gift_share/agent_0_to_1", "social_critic_error"} <= set(learned["captain"])
+    # Passenger 10 gives all away in thirds to those aboard; what it has been given came on top.
+    assert max(rewards.max() for rewards in Doubled.rewards) > -2 / 6 + 1e-3
+    algorithm.stop()
+
+
+def test_connectors_that_change_observations_are_welcome(ray_local):
+    config = own_config(rich=True).env_runners(env_to_module_connector=flattened())
+    algorithm = with_gifting(config, KINDS).build_algo()
+    assert np.isfinite(algorithm.train()["learners"]["captain"]["social_critic_error"])
+    algorithm.stop()
+
+
+def test_save_restore_continue(ray_local, tmp_path):
+    original = with_gifting(own_config(), KINDS).build_algo()
+    original.train()
+    original.save_to_path(tmp_path)
+    restored = Algorithm.from_checkpoint(str(tmp_path))
+    episodes = original.env_runner.sample()
+    learners = [algorithm.learner_group._learner for algorithm in (original, restored)]
+    np.testing.assert_array_equal(*map(social_weights, learners))
+    before = social_weights(learners[0])
+    for learner in learners:
+        learner.update(episodes=copy.deepcopy(episodes), num_epochs=1, minibatch_size=20)
+    np.testing.assert_array_equal(*map(social_weights, learners))
+    assert (social_weights(learners[0]) != before).any()
+    assert restored.train()["training_iteration"] == 2
+    original.stop()
+    restored.stop()
+
+
+def test_two_runners_and_two_learners_stay_replicas(ray_local):
+    config = own_config().env_runners(num_env_runners=2).learners(num_learners=2, num_cpus_per_learner=1)
+    algorithm = with_gifting(config, KINDS).build_algo()
+    first = [answer.get() for answer in algorithm.learner_group.foreach_learner(social_weights)]
+    for _ in range(2):
+        result = algorithm.train()
+    replicas = [answer.get() for answer in algorithm.learner_group.foreach_learner(social_weights)]
+    assert len(replicas) == 2
+    np.testing.assert_array_equal(*first)
+    np.testing.assert_array_equal(*replicas)
+    assert (first[0] != replicas[0]).any()
+    assert result["env_runners"]["agent_episode_returns_mean"] == pytest.approx(RETURNS)
+    algorithm.stop()
+
+
+def test_tune_searches_over_gifts(ray_local, tmp_path):
+    kinds = {"passengers": {"kind": "blind_gift", "share": tune.grid_search([0.0, 1.0])}}
+    results = tune.Tuner(
+        "PPO",
+        param_space=with_gifting(own_config(), kinds),
+        run_config=tune.RunConfig(stop={"training_iteration": 1}, storage_path=str(tmp_path), verbose=0),
+    ).fit()
+    assert not results.errors
+    learned = [result.metrics["learners"]["passengers"] for result in results]
+    gaps = sorted(abs(one["reshaped_reward_mean"] - one["extrinsic_reward_mean"]) for one in learned)
+    assert gaps[0] == pytest.approx(0, abs=1e-6)
+    assert gaps[1] > 0.01
+
+
+class Nobody(Ferry):
+    """Does not say who plays."""
+
+    def __init__(self, env_config: Any = None) -> None:
+        super().__init__(env_config)
+        self.possible_agents = []
+
+
+WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "DQN": (lambda: DQNConfig().environment(Ferry), KINDS, "DQNConfig cannot be given gifts"),
+    "APPO": (lambda: APPOConfig().environment(Ferry), KINDS, "APPOConfig cannot be given gifts"),
+    "IMPALA": (lambda: IMPALAConfig().environment(Ferry), KINDS, "IMPALAConfig cannot be given gifts"),
+    "old stack": (
+        lambda: own_config().api_stack(enable_rl_module_and_learner=False, enable_env_runner_and_connector_v2=False),
+        KINDS,
+        "old API stack",
+    ),
+    "one policy": (lambda: PPOConfig().environment(Ferry), KINDS, "one policy for one agent"),
+    "no environment": (lambda: own_config(None), KINDS, r"Call .environment"),
+    "nobody": (own_config, {}, "No policy is named"),
+    "no agents": (lambda: own_config(Nobody), KINDS, "possible_agents"),
+    "unknown policy": (own_config, {"cook": "lase"}, "'cook' plays nobody.*captain, deckhand, passengers"),
+    "shared among unlike co-players": (own_config, {"passengers": "lase"}, "share networks need co-players"),
+}
+
+
+@pytest.mark.parametrize(("config", "kinds", "message"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_supported_is_said_before_anything_starts(config, kinds, message):
+    with pytest.raises(SettingError, match=message):
+        with_gifting(config(), kinds)
