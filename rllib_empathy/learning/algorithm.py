@@ -25,7 +25,7 @@ from ray.rllib.utils.metrics import (
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.learning.faults import ClusterFault
-from rllib_empathy.learning.learner import NonFiniteError
+from rllib_empathy.learning.finite import NonFiniteError
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.sampling.joint_env_runner import COMPONENT_SAMPLING
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -118,7 +118,7 @@ def record(game: MadeUpGame, cuts: Sequence[int] = (), silent_deaths: bool = Fal
 def as_trajectory(games: Sequence[MadeUpGame], agents: int = 4) -> JointTrajectory:
     """The games as a batched world's runner would have recorded them."""
     size = (max(game.length for game in games), len(games), agents)
-    columns = {name: np.zeros(size, np.float32) for name in ("rewards", "log_probs")}
+    columns: dict[str, Any] = {name: np.zeros(size, np.float32) for name in ("rewards", "log_probs")}
     columns |= {name: np.zeros(size, bool) for name in ("alive", "survives")}
     columns |= {name: np.zeros(size[:2], bool) for name in ("starts", "terminated", "truncated")}
     observations, actions = np.zeros((*size, 2), np.float32), np.zeros(size, np.int64)

@@ -106,7 +106,7 @@ def test_networks_learn_and_go_on_from_a_saved_state():
     first, second = gifting(kinds), gifting(kinds)
     for one in (first, second):
         one.reshape(whole_episodes())
-    social = first.networks["policy_0"].social
+    social = first.networks["policy_0"]["social"]
     before = {name: value.clone() for name, value in social.state_dict().items()}
     metrics = first.learn(0, lambda _: True)
     assert {"social_critic_error", "perspective_accuracy"} <= {name for _, name in metrics}
@@ -126,11 +126,11 @@ def test_networks_learn_and_go_on_from_a_saved_state():
 def test_policies_that_are_not_trained_keep_their_networks():
     made = gifting({"policy_0": "lase", "policy_1": "lase"})
     made.reshape(whole_episodes())
-    before = {mid: networks.social.state_dict() for mid, networks in made.networks.items()}
+    before = {mid: networks["social"].state_dict() for mid, networks in made.networks.items()}
     before = {mid: {name: value.clone() for name, value in state.items()} for mid, state in before.items()}
     made.learn(0, lambda module_id: module_id == "policy_1")
     same = {
-        mid: all(torch.equal(v, before[mid][n]) for n, v in net.social.state_dict().items())
+        mid: all(torch.equal(v, before[mid][n]) for n, v in net["social"].state_dict().items())
         for mid, net in made.networks.items()
     }
     assert same == {"policy_0": True, "policy_1": False}

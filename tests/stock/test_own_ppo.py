@@ -113,11 +113,11 @@ def test_save_restore_continue(ray_local, tmp_path):
     restored = Algorithm.from_checkpoint(str(tmp_path))
     episodes = original.env_runner.sample()
     learners = [algorithm.learner_group._learner for algorithm in (original, restored)]
-    np.testing.assert_array_equal(*map(social_weights, learners))
+    np.testing.assert_array_equal(social_weights(learners[1]), social_weights(learners[0]))
     before = social_weights(learners[0])
     for learner in learners:
         learner.update(episodes=copy.deepcopy(episodes), num_epochs=1, minibatch_size=20)
-    np.testing.assert_array_equal(*map(social_weights, learners))
+    np.testing.assert_array_equal(social_weights(learners[1]), social_weights(learners[0]))
     assert (social_weights(learners[0]) != before).any()
     assert restored.train()["training_iteration"] == 2
     original.stop()
