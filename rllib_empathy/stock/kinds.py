@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from env_registry.parameters import SettingError, unknown_name
+from rllib_empathy.policies.actor_critic import ActorCriticKind
 from rllib_empathy.policies.kind import KINDS, AgentKind, checked_options
 from rllib_empathy.policies.ppo import PPOOptions
 
@@ -49,7 +50,7 @@ def reshaping_of(module_id: str, spec: KindSpec) -> Reshaping:
 
 def needs_networks(kind: type[AgentKind]) -> bool:
     """Whether a kind has auxiliary networks, and with them looks at observations and actions."""
-    return kind.auxiliary_networks.__func__ is not AgentKind.auxiliary_networks.__func__  # type: ignore[attr-defined]
+    return _overrides(kind, AgentKind, "auxiliary_networks")
 
 
 def kinds_that_reshape() -> list[str]:
@@ -58,4 +59,14 @@ def kinds_that_reshape() -> list[str]:
 
 
 def _reshapes(kind: type[AgentKind]) -> bool:
-    return kind.gift_weights is not AgentKind.gift_weights or kind.reward is not AgentKind.reward
+    """Whether a kind makes something of rewards, and needs no more for it than its auxiliary networks."""
+    changes = kind.gift_weights is not AgentKind.gift_weights or kind.reward is not AgentKind.reward
+    return changes and (needs_networks(kind) or not _has_other_networks(kind))
+
+
+def _has_other_networks(kind: type[AgentKind]) -> bool:
+    return issubclass(kind, ActorCriticKind) and _overrides(kind, ActorCriticKind, "auxiliary_losses")
+
+
+def _overrides(kind: type, base: type, method: str) -> bool:
+    return bool(getattr(kind, method).__func__ is not getattr(base, method).__func__)
