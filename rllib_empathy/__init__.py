@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rllib_empathy.experiments.evaluation import evaluate
     from rllib_empathy.experiments.experiment import Experiment, load_experiment
+    from rllib_empathy.inference import Agent, load_agent
     from rllib_empathy.joint import JointTrajectory
     from rllib_empathy.learning.algorithm import Empathy
     from rllib_empathy.learning.config import EmpathyConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "Agent",
     "AgentKind",
     "AgentModule",
     "Empathy",
@@ -28,6 +30,7 @@ __all__ = [
     "Experiment",
     "JointTrajectory",
     "evaluate",
+    "load_agent",
     "load_experiment",
     "register_kind",
     "with_gifting",
@@ -35,6 +38,7 @@ __all__ = [
 
 _HOME = {
     "KINDS": "policies",
+    "Agent": "inference",
     "AgentKind": "policies",
     "AgentModule": "policies",
     "Empathy": "learning.algorithm",
@@ -42,6 +46,7 @@ _HOME = {
     "Experiment": "experiments.experiment",
     "JointTrajectory": "joint",
     "evaluate": "experiments.evaluation",
+    "load_agent": "inference",
     "load_experiment": "experiments.experiment",
     "register_kind": "policies",
     "with_gifting": "stock.config",

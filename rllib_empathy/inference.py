@@ -1,0 +1,145 @@
+"""Trained agents outside of RLlib: they act one observation at a time, without Ray, or as an ONNX file without Python."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from env_registry.parameters import SettingError
+from rllib_empathy.policies.actor_critic import ActorCriticModule
+from rllib_empathy.policies.frozen import TrainedAgent
+from rllib_empathy.policies.networks import Prepared, evaluate
+
+
+class Agent:
+    """One agent of a run, ready to play one game.
+
+    Args:
+        trained: the agent, weights and all.
+        greedy: always the most probable action, instead of sampling as in training.
+        seed: of its choices; None: others each time.
+
+    Attributes:
+        kind: name of its kind.
+        observation_space: what it sees; in a PettingZoo environment, what `env_registry.make` makes of the observation.
+        action_space: what it does.
+    """
+
+    def __init__(self, trained: TrainedAgent, greedy: bool = False, seed: int | None = None) -> None:
+        self.kind = trained.kind
+        self.observation_space, self.action_space = trained.observation_space, trained.action_space
+        self._trained = trained
+        self._greedy = greedy
+        self._module = trained.module()
+        self._parameters = type(self._module).stacked([self._module], 1)
+        self._generator = torch.Generator()
+        if seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(seed)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins an episode: what the agent remembers of the last one is forgotten."""
+        self._state = {name: value.unsqueeze(0) for name, value in self._module.initial_state(1).items()}
+
+    @torch.no_grad()
+    def act(self, observation: Any) -> int:
+        """The action for one observation; what the agent remembers is kept for the next one.
+
+        Args:
+            observation: of the shape of `observation_space`.
+
+        Raises:
+            ValueError: it is of another shape.
+        """
+        seen = np.asarray(observation)
+        if seen.shape != self.observation_space.shape:
+            raise ValueError(
+                f"The observation has shape {seen.shape}, this agent knows {self.observation_space.shape}. Hand over one "
+                "observation of one agent at a time."
+            )
+        observations = torch.from_numpy(np.array(seen, self.observation_space.dtype))[None, None]
+        answer = type(self._module).act(
+            [self._module], self._parameters, observations, self._state, self._generator, not self._greedy
+        )
+        self._state = answer.state
+        return int(answer.actions)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Writes the acting network as an ONNX file.
+
+        Its input `observations` is `[M, *shape]` in float32, its output `logits` `[M, actions]`, from whose softmax actions are
+        drawn. With memory there are further inputs `h` (and `c`) `[M, size]`, zeros at the start of an episode, and outputs
+        `next_h` (and `next_c`).
+
+        Raises:
+            SettingError: the agent has no network, or the packages for ONNX are missing.
+        """
+        if not isinstance(self._module, ActorCriticModule):
+            raise SettingError(f"Agents of kind {self.kind!r} have no network to be exported.")
+        try:
+            import onnxscript  # noqa: F401  (which torch.onnx needs)
+        except ImportError:
+            raise SettingError("ONNX needs more packages: pip install 'rllib-empathy[onnx]'.") from None
+        network = _ActingNetwork(self._module)
+        rows = 2  # one would be taken for a constant
+        observations = torch.zeros(rows, *self.observation_space.shape)
+        state = tuple(self._module.initial_state(rows).values())
+        any_number = {0: torch.export.Dim.DYNAMIC}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's exporter still calls some of what PyTorch has deprecated
+            torch.onnx.export(
+                network.eval(),
+                (observations, *state),
+                str(path),
+                input_names=["observations", *network.state_names],
+                output_names=["logits", *(f"next_{name}" for name in network.state_names)],
+                dynamic_shapes=(any_number, *([(any_number,) * len(state)] if state else [])),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+
+
+class _ActingNetwork(nn.Module):
+    """Logits and next state of one step, from plain tensors."""
+
+    def __init__(self, module: ActorCriticModule) -> None:
+        super().__init__()
+        self.architecture = module.architecture
+        self.state_names = list(module.initial_state(1))
+        self.names = []
+        for number, (name, value) in enumerate(module.stacked([module], 1).items()):
+            self.names.append(name)
+            self.register_buffer(f"parameter_{number}", value.detach())
+
+    def forward(self, observations: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        parameters = {name: getattr(self, f"parameter_{number}") for number, name in enumerate(self.names)}
+        before = {name: value.unsqueeze(0) for name, value in zip(self.state_names, state, strict=True)}
+        answer = evaluate(self.architecture, Prepared(parameters), observations[None, None], before)
+        return (answer.logits[0, 0], *(answer.state[name][0] for name in self.state_names))
+
+
+def load_agent(checkpoint: str | Path, agent: int = 0, greedy: bool = False, seed: int | None = None) -> Agent:
+    """An agent of a run, ready to play without Ray.
+
+    Checkpoints are pickles, which can run code when they are read: load only those that you trust.
+
+    Args:
+        checkpoint: a checkpoint's folder, or a run folder for its last one.
+        agent: its number in that run.
+        greedy: always the most probable action, instead of sampling as in training.
+        seed: of its choices; None: others each time.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used, or it has no such agent.
+    """
+    from rllib_empathy.experiments.checkpoints import read_agent
+
+    return Agent(read_agent(checkpoint, agent), greedy, seed)
