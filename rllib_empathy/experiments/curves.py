@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def smoothed(values: Column, episodes: Column, share: float = SMOOTHING) -> Colu
 
 
 def draw_curves(metrics: Mapping[str, Column], population: Population, title: str, path: Path) -> None:
-    """Draws group return, returns per agent, and each kind of event per agent against env steps, as a PNG.
+    """Draws returns and events against env steps, as a PNG; where agents give, what each gives and has after gifts too.
 
     Thin lines are agents, bold ones the means over the agents of an entry of the population.
 
@@ -55,17 +57,28 @@ def draw_curves(metrics: Mapping[str, Column], population: Population, title: st
         title: above the picture.
         path: the file.
     """
+
+    def per_agent(prefix: str, what: str) -> Callable[[Axes], None]:
+        return partial(_agents_panel, metrics=metrics, population=population, prefix=prefix, what=what)
+
+    panels: list[Callable[[Axes], None]] = [
+        partial(_group_panel, metrics=metrics),
+        per_agent("agent_return/", "return per agent"),
+    ]
     events = [name.removeprefix("events/") for name in metrics if name.startswith("events/")]
-    panels = 2 + len(events)
-    columns = min(panels, 3)
-    rows = -(-panels // columns)
+    if "agent_return_after_gifts/0" in metrics:
+        panels.append(per_agent("agent_return_after_gifts/", "return after gifts per agent"))
+    panels += [per_agent(f"agent_events/{event}/", f"{event.replace('_', ' ')} per agent") for event in events]
+    shares = _gift_shares(metrics, population)
+    if shares:
+        panels.append(partial(_gifts_panel, metrics=metrics, shares=shares))
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    _group_panel(axes[0], metrics)
-    _agents_panel(axes[1], metrics, population, "agent_return/", "return per agent")
-    for axis, event in zip(axes[2:panels], events, strict=True):
-        _agents_panel(axis, metrics, population, f"agent_events/{event}/", f"{event.replace('_', ' ')} per agent")
-    for axis in axes[panels:]:
+    for axis, panel in zip(axes, panels, strict=False):
+        panel(axis)
+    for axis in axes[len(panels) :]:
         axis.remove()
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper right", ncols=6, frameon=False)
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
@@ -88,6 +101,27 @@ def _agents_panel(axis: Axes, metrics: Mapping[str, Column], population: Populat
                 axis.plot(steps, values, color=colour, linewidth=0.9, alpha=0.55)
         axis.plot(steps, np.mean(of_agents, 0), color=colour, linewidth=2.4, label=name)
     finish(axis, what)
+
+
+def _gift_shares(metrics: Mapping[str, Column], population: Population) -> dict[tuple[str, str], list[Column]]:
+    """(label of the givers, label of the receivers) -> the columns of all pairs."""
+    label_of = {agent: name for name, agents in labels(population).items() for agent in agents}
+    found: dict[tuple[str, str], list[Column]] = {}
+    for name, column in metrics.items():
+        pair = re.fullmatch(r"learner/.*/gift_share/agent_(\d+)_to_(\d+)", name)
+        if pair:
+            giver, receiver = (label_of[int(agent)] for agent in pair.groups())
+            found.setdefault((giver, receiver), []).append(column)
+    return found
+
+
+def _gifts_panel(axis: Axes, metrics: Mapping[str, Column], shares: Mapping[tuple[str, str], list[Column]]) -> None:
+    for colour, ((giver, receiver), columns) in zip(cycle(COLOURS), shares.items()):
+        alike = np.ones(len(metrics["env_steps"]))
+        mean = np.mean([smoothed(column, alike) for column in columns], 0)
+        axis.plot(metrics["env_steps"], mean, color=colour, linewidth=1.8, label=f"{giver} to {receiver}")
+    axis.legend(fontsize=8, frameon=False)
+    finish(axis, "share of the reward that is given")
 
 
 def finish(axis: Axes, what: str) -> None:
