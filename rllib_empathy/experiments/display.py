@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isnan
+from math import isnan, nan
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ from rllib_empathy.experiments.evaluation import Evaluation, mean_and_interval
 from rllib_empathy.experiments.experiment import Stop
 from rllib_empathy.experiments.metrics_table import Row, is_outcome, labels
 from rllib_empathy.experiments.statistics import first_and_last
+from rllib_empathy.experiments.tournament import Tournament
 from rllib_empathy.population import Population
 
 SECONDS_BETWEEN_LINES = 10
@@ -122,6 +123,19 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def tournament_table(tournament: Tournament) -> Table:
+    """Mean returns of focal agents (rows) among copies of others (columns), with half widths of 95 % intervals."""
+    title = f"{tournament.world}: mean return of the focal agent, {tournament.episodes} episodes each, 95 % interval"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("focal agent")
+    for name in (*(f"among {name}" for name in tournament.agents), "mean"):
+        table.add_column(name, justify="right")
+    for name, means, halves in zip(tournament.agents, tournament.returns, tournament.half_widths, strict=True):
+        cells = [_with_half(mean, half) for mean, half in zip(means, halves, strict=True)]
+        table.add_row(name, *cells, f"{means.mean():.2f}")
+    return table
+
+
 def outcomes_table(evaluation: Evaluation) -> Table:
     """Social metrics and measures of cooperation, with 95 % intervals over the episodes that have them."""
     table = Table(title="Social metrics", title_justify="left", box=SIMPLE_HEAD, show_header=False)
@@ -139,7 +153,11 @@ def _in_words(column: str) -> str:
 def _interval(values: NDArray[Any]) -> str:
     numbers = mean_and_interval(values)
     mean, half = numbers["mean"], numbers["half_width"]
-    return "-" if mean is None else f"{mean:.2f}" + (f" ±{half:.2f}" if half is not None else "")
+    return "-" if mean is None else _with_half(mean, nan if half is None else half)
+
+
+def _with_half(mean: float, half: float) -> str:
+    return f"{mean:.2f}" + ("" if isnan(half) else f" ±{half:.2f}")
 
 
 def _number(value: float) -> str:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from env_registry.parameters import SettingError, Settings, checked, unknown_name
+from env_registry.registry import world_factory
 from rllib_empathy.experiments.study import Study
 from rllib_empathy.shipped import shipped
 
@@ -130,6 +131,24 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
     for override in overrides:
         values = overridden(values, override)
     return checked(Experiment, values, f"experiment {path}")
+
+
+def world_experiment(source: str, overrides: Sequence[str] = ()) -> Experiment:
+    """An experiment file's experiment (see `load_experiment`), or one of 200,000 env steps in any world of that name.
+
+    Raises:
+        SettingError: there is neither such an experiment nor such a world, or it or an override says something impossible.
+    """
+    try:
+        find_experiment(source)
+    except SettingError:
+        world_factory(source)  # which says it if there is no such world
+        name = re.sub(r"\W+", "_", source)
+        values: dict[str, Any] = {"name": name, "environment": source, "stop": {"env_steps": 200_000}}
+        for override in overrides:
+            values = overridden(values, override)
+        return checked(Experiment, values, f"experiment in {source!r}")
+    return load_experiment(source, overrides)
 
 
 def find_experiment(source: str | Path) -> Path:

@@ -166,8 +166,8 @@ class EmpathyConfig(AlgorithmConfig):
         """RLlib asks for one; the population's kinds bring their own."""
         return RLModuleSpec(module_class=KINDS["ppo"].Module)
 
-    def validate(self) -> None:
-        """Checks everything that can be checked before anything is started.
+    def check_population(self) -> None:
+        """Checks that all agents can play in the world, and reads what they need from files.
 
         Raises:
             SettingError: what is wrong, what is allowed and how to mend it.
@@ -188,14 +188,22 @@ class EmpathyConfig(AlgorithmConfig):
                     f"({', '.join(map(str, actions))}). Give them separate entries in the population."
                 )
         self.get_multi_rl_module_spec()
+
+    def validate(self) -> None:
+        """Checks everything that can be checked before anything is started.
+
+        Raises:
+            SettingError: what is wrong, what is allowed and how to mend it.
+        """
+        self.check_population()
         learners = max(1, self.num_learners)
         if self.num_envs_per_env_runner % learners:
             raise SettingError(
                 f"num_envs_per_env_runner = {self.num_envs_per_env_runner} is not a multiple of num_learners = {learners}: each "
                 "learner takes an equal share of the games."
             )
-        ids = [member.module_id for member in population.members]
-        self.policies = {module_id: PolicySpec() for module_id in ids}
+        population = self.resolved_population()
+        self.policies = {member.module_id: PolicySpec() for member in population.members}
         of_agent = population.module_of_agent
         self.policy_mapping_fn = lambda agent_id, *args, **kwargs: of_agent[_agent_number(agent_id)]
         super().validate()
