@@ -65,7 +65,7 @@ def group_modules(
     groups: dict[tuple, list[str]] = {}
     for module_id in sorted(kinds):
         kind, module = kinds[module_id], modules[module_id]
-        use = (type(kind), len(kind.agents), kind.num_epochs, kind.num_minibatches(env_steps))
+        use = (type(kind), len(kind.agents), kind.num_epochs, kind.num_minibatches(env_steps), kind.together)
         groups.setdefault((module.group, use), []).append(module_id)
     return [
         LearningGroup(tuple(kinds[mid] for mid in ids), tuple(modules[mid] for mid in ids)) for ids in groups.values()

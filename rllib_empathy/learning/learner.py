@@ -39,7 +39,8 @@ from rllib_empathy.learning.groups import (
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.metrics import equality
 from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch, scheduled
-from rllib_empathy.reshaping.rewards import mean_per_step, own_views, rewards_after_gifts
+from rllib_empathy.reshaping.gift_statistics import gift_statistics
+from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, own_views, rewards_after_gifts
 
 
 class EmpathyLearner(TorchLearner):
@@ -91,6 +92,11 @@ class EmpathyLearner(TorchLearner):
         self._log_rewards(joint, rewards)
         if received is not None:
             self._log_after_gifts(joint, received)
+        weights = gift_matrix(joint, kinds)
+        if weights is not None:
+            seats = {mid: kind.agents for mid, kind in self._kinds.items()}
+            for key, value in gift_statistics(joint, weights, seats).items():
+                self.metrics.log_value(key, value, window=1)
         self._log_steps(joint)
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()

@@ -247,6 +247,11 @@ class ActorCriticKind(AgentKind):
         return iter(())
 
     @property
+    def together(self) -> Hashable:
+        """Further options that decide which data are learned from; agents learn together if all of them are equal."""
+        return ()
+
+    @property
     def num_epochs(self) -> int:
         """Passes over a batch."""
         return 1

@@ -64,6 +64,7 @@ class LASE(PPO):
         self.recent: deque[JointTrajectory] = deque(maxlen=options.buffer_size)
         self._shares: dict[int, Tensor] = {}
         self._statistics: dict[str, float] = {}
+        self._learned: dict[str, float] = {}
 
     @classmethod
     def check_spaces(cls, observation_space: Any, action_space: Any, options: Any) -> None:
@@ -95,34 +96,39 @@ class LASE(PPO):
             "conversion": (list(module.social.conversion.parameters()), self.options.conversion_lr),
         }
 
+    @property
+    def together(self) -> Hashable:
+        names = ("update_frequency", "social_epochs", "social_minibatches", "conversion_share", "buffer_size")
+        return tuple(getattr(self.options, name) for name in names)
+
     # -- inference
 
     def observe(self, joint: JointTrajectory, modules: dict[str, Any], population: dict[str, AgentKind]) -> None:
         self.iteration += 1
         self.recent.append(joint)
-        self._statistics = {}
+        self._statistics = {"replay_bytes": float(sum(each.nbytes() for each in self.recent))}
         for agent in self.agents:
             relationships, inferred = infer_relationships(modules[self.module_id].social, self.options, joint, agent)
             self._shares[agent] = gift_row(relationships, agent)
-            self._log_gifts(joint, agent, relationships, inferred)
+            self._log_relationships(agent, relationships, inferred)
 
     def gift_weights(self, joint: JointTrajectory, agent: int) -> Tensor:
         return self._shares[agent]
 
     def statistics(self) -> dict[str, float]:
-        return self._statistics
+        return {**self._statistics, **self._learned}
 
-    def _log_gifts(self, joint: JointTrajectory, agent: int, relationships: Tensor, inferred: Tensor) -> None:
-        count = max(1, int(inferred.sum()))
-        shares, amounts = self._shares[agent], self._shares[agent] * joint.rewards[..., agent, None]
-        for other in range(joint.shape[2]):
-            if other != agent:
-                key = f"agent_{agent}_to_{other}"
-                self._statistics[f"gift_share/{key}"] = (shares[..., other] * inferred).sum().item() / count
-                self._statistics[f"gift_amount/{key}"] = amounts[..., other].mean().item()
-                self._statistics[f"relationship/{key}"] = relationships[..., other].sum().item() / count
-                zero = (relationships[..., other] == 0) & inferred
-                self._statistics[f"no_relationship/{key}"] = zero.sum().item() / count
+    def _log_relationships(self, agent: int, relationships: Tensor, inferred: Tensor) -> None:
+        """Means and standard deviations over the steps in which something was inferred, and how often that was nothing."""
+        found = relationships[inferred]
+        if len(found):
+            found = torch.stack([found.mean(0), found.std(0, correction=0), (found == 0).float().mean(0)])
+            for other, numbers in enumerate(found.T.tolist()):
+                if other != agent:
+                    for name, value in zip(
+                        ("relationship", "relationship_std", "no_relationship"), numbers, strict=True
+                    ):
+                        self._statistics[f"{name}/agent_{agent}_to_{other}"] = value
 
     # -- learning
 
@@ -138,18 +144,26 @@ class LASE(PPO):
         if len(first.recent) > 1:
             joint = first.recent[int(torch.randint(len(first.recent), (1,), generator=generator))]
         networks = [cast(LASEModule, module).social for module in group.modules]
-        yield from social_losses(networks, [kind.options for kind in kinds], group.agents, joint, generator)
+        statistics: Statistics = {}
+        for loss, latest in social_losses(networks, [kind.options for kind in kinds], group.agents, joint, generator):
+            yield loss, latest
+            statistics = latest
+        for kind, numbers in zip(kinds, torch.stack(list(statistics.values()), 1).tolist(), strict=True):
+            kind._learned = dict(
+                zip(statistics, numbers, strict=True)
+            )  # logged until the next update of these networks
 
     def get_state(self) -> dict[str, Any]:
         """Iteration and recent trajectories."""
         recent = list(self.recent) if self.options.buffer_size > 1 else []
         return {
             "iteration": self.iteration,
+            "learned": self._learned,
             "recent": [joint.map(lambda column: column.cpu().numpy()) for joint in recent],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues from `get_state`'s answer."""
-        self.iteration = state["iteration"]
+        self.iteration, self._learned = state["iteration"], state["learned"]
         self.recent.clear()
         self.recent.extend(joint.to_tensors() for joint in state["recent"])

@@ -18,7 +18,7 @@ from rllib_empathy.policies.social_networks import (
     perspective,
 )
 from rllib_empathy.policies.social_options import SocialOptions
-from rllib_empathy.reshaping.gifting import social_relationship
+from rllib_empathy.reshaping.gifting import averaged, social_relationship
 
 ROWS_AT_ONCE = 512
 """Rows whose counterfactuals are computed at a time; bounds the memory."""
@@ -38,6 +38,7 @@ def infer_relationships(
     """Relationships of `agent` to all (`reshaping.gifting.gift_row` makes shares of reward of them).
 
     A gift is a share of the reward, so nothing is inferred where there is none: exact, and nearly free where rewards are rare.
+    An average over time needs all steps in which the agent is alive.
 
     Args:
         networks: of the agent.
@@ -46,7 +47,10 @@ def infer_relationships(
         agent: index into N.
     """
     players = joint.shape[2]
-    inferred = (joint.rewards[..., agent] != 0) & joint.alive[..., agent]
+    inferred = joint.alive[..., agent]
+    if not options.averaging:
+        inferred = inferred & (joint.rewards[..., agent] != 0)
+    noise = options.noise_guard * networks.critic_error
     relationships = torch.zeros_like(joint.rewards)
     order = joint.places()[:, :, agent][inferred]  # [rows, place] -> agent
     found = torch.zeros(order.shape).to(relationships)  # by place
@@ -63,16 +67,19 @@ def infer_relationships(
         for place, (alternatives, predicted) in enumerate(zip(values, predictions, strict=True), 1):
             chosen = taken[..., place : place + 1]
             relationship = social_relationship(
-                alternatives.gather(-1, chosen).squeeze(-1), alternatives, predicted, options.minimum_range
+                alternatives.gather(-1, chosen).squeeze(-1), alternatives, predicted, options.minimum_range, noise
             )[0]
             there = alive[rows, place]
             if options.visible_only:
                 there = there & seen[0, :, place].flatten(1).any(1)
             found[rows, place] = (relationship * there).to(found.dtype)
-    if options.shuffled:
-        shuffle = torch.rand(len(found), players - 1, device=found.device).argsort(1)
-        found[:, 1:] = found[:, 1:].gather(1, shuffle)
     relationships[inferred] = torch.zeros_like(found).scatter(1, order, found)
+    if options.averaging:
+        relationships = averaged(relationships, joint.starts, options.averaging) * joint.alive * inferred.unsqueeze(-1)
+    if options.shuffled:
+        others = [other for other in range(players) if other != agent]
+        shuffle = torch.rand(*joint.shape[:2], players - 1, device=found.device).argsort(-1)
+        relationships[..., others] = relationships[..., others].gather(-1, shuffle)
     return Inference(relationships, inferred)
 
 

@@ -37,17 +37,20 @@ def social_losses(
         generator: of minibatches and of the co-players whose perspective is taken.
     """
     batch = SocialBatch.of(agents, joint)
-    games = torch.randperm(batch.rewards.shape[2], generator=generator)
-    for chosen in games.tensor_split(min(options[0].social_minibatches, len(games))):
-        part = batch.games(chosen.to(joint.rewards.device))
-        social = stack_parameters([each.relationship for each in networks])
-        loss, statistics = relationship_loss(networks[0], options, social, part)
-        if any(each.perspective_taking for each in options):
-            frozen = {name: parameter.detach() for name, parameter in social.items()}
-            conversion = stack_parameters([each.conversion for each in networks])
-            further, more = perspective_loss(networks[0], options, frozen, conversion, part, generator)
-            loss, statistics = loss + further, {**statistics, **more}
-        yield loss, statistics
+    for _ in range(options[0].social_epochs):
+        games = torch.randperm(batch.rewards.shape[2], generator=generator)
+        for chosen in games.tensor_split(min(options[0].social_minibatches, len(games))):
+            part = batch.games(chosen.to(joint.rewards.device))
+            social = stack_parameters([each.relationship for each in networks])
+            loss, statistics = relationship_loss(networks[0], options, social, part)
+            for each, error in zip(networks, statistics["social_critic_error"], strict=True):
+                each.critic_error.copy_(error)
+            if any(each.perspective_taking for each in options):
+                frozen = {name: parameter.detach() for name, parameter in social.items()}
+                conversion = stack_parameters([each.conversion for each in networks])
+                further, more = perspective_loss(networks[0], options, frozen, conversion, part, generator)
+                loss, statistics = loss + further, {**statistics, **more}
+            yield loss, statistics
 
 
 class SocialBatch(NamedTuple):
@@ -83,7 +86,8 @@ def relationship_loss(
 ) -> tuple[Tensor, Statistics]:
     """SARSA:  d_t = r_t + gamma Q(o_t+1, a_t+1) - Q(o_t, a_t);  the critic lowers d^2, the policy follows d grad log pi.
 
-    Rewards are extrinsic, before gifts. Steps whose successor is unknown, at a limit, do not count.
+    Rewards are extrinsic, before gifts. Steps at a limit, or where the data end, do not count: their successor's joint action
+    was never taken, and what the others would have done there is not known to the agent. No other step is biased by it.
 
     Args:
         networks: any one of the group; says of what shape they are.

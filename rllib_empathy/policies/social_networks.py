@@ -30,10 +30,16 @@ class SocialNetworks(nn.Module):
         architecture: of a network for the agent's observations; of it the observations and the convolutions count.
         joint_actions: number of actions of the agent itself, then of its co-players in order of place.
         hidden: H.
+
+    Attributes:
+        critic_error: `[1]`, root of the critic's mean squared error when it was last updated.
     """
+
+    critic_error: Tensor
 
     def __init__(self, architecture: Architecture, joint_actions: Sequence[int], hidden: int) -> None:
         super().__init__()
+        self.register_buffer("critic_error", torch.zeros(1))
         filters = architecture.options.conv_filters
         self.joint_actions = tuple(joint_actions)
         self.hidden = hidden

@@ -17,13 +17,21 @@ class SocialOptions(Settings):
     visible_only: bool = Field(False, description="no gifts to co-players outside the own window (grid worlds only)")
     shuffled: bool = Field(False, description="control: hand the inferred shares to co-players in a random order")
     minimum_range: float = Field(0.0, ge=0, description="ranges of action values up to this give no relationship")
+    noise_guard: float = Field(
+        0.0, ge=0, description="multiple of the critic's typical error that is added to the range of action values"
+    )
+    averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of an average of relationships over the steps of an episode; 0: each step alone",
+    )
     social_lr: Schedule = Field(1e-3, description="learning rate of the social-relationship networks")
     conversion_lr: Schedule = Field(1e-3, description="learning rate of the observation conversion network")
     social_gamma: float = Field(0.99, ge=0, le=1, description="discount of the joint-action critic")
     social_hidden: int = Field(128, ge=1, description="width of the auxiliary networks")
-    social_minibatches: int = Field(
-        4, ge=1, description="gradient steps of the auxiliary networks per update of theirs"
-    )
+    social_epochs: int = Field(1, ge=1, description="passes of the auxiliary networks over a batch")
+    social_minibatches: int = Field(4, ge=1, description="gradient steps of the auxiliary networks per pass")
     delta: float = Field(
         0.1, ge=0, le=1, description="weight of staying close to the own observation in perspective taking"
     )

@@ -10,7 +10,11 @@ from torch import Tensor
 
 
 def social_relationship(
-    q_taken: Tensor, q_alternatives: Tensor, predicted_policy: Tensor, minimum_range: float = 0.0
+    q_taken: Tensor,
+    q_alternatives: Tensor,
+    predicted_policy: Tensor,
+    minimum_range: float = 0.0,
+    noise: Tensor | float = 0.0,
 ) -> Tensor:
     """How much a co-player's action did for the focal agent, compared with what it was expected to do, in [-1, 1].
 
@@ -24,6 +28,7 @@ def social_relationship(
             included.
         predicted_policy: `[..., A]`, the focal agent's prediction of the co-player; sums to 1.
         minimum_range: ranges up to this count as zero.
+        noise: the values' typical error, added to the range (our addition): what does not stand out from it counts little.
 
     Returns:
         `[...]`; 0 where the range of the alternatives is zero (up to rounding).
@@ -33,8 +38,25 @@ def social_relationship(
     rounding = 4 * torch.finfo(q_alternatives.dtype).eps * torch.maximum(highest.abs(), lowest.abs())
     spread = highest - lowest
     matters = spread > rounding.clamp(min=minimum_range)
-    relationship = (q_taken - baseline) / torch.where(matters, spread, 1.0)
+    relationship = (q_taken - baseline) / torch.where(matters, spread + noise, 1.0)
     return torch.where(matters, relationship, 0.0).clamp(-1.0, 1.0)
+
+
+def averaged(relationships: Tensor, starts: Tensor, decay: float) -> Tensor:
+    """m_t = decay m_t-1 + (1 - decay) x_t, and m_t = x_t in an episode's first step and in the first row (our addition).
+
+    Noise of either sign cancels before the positive part is taken.
+
+    Args:
+        relationships: x, `[T, B, ...]`.
+        starts: `[T, B]`, the step is its episode's first.
+        decay: in [0, 1).
+    """
+    means = [relationships[0]]
+    for now, begins in zip(relationships[1:], starts[1:], strict=True):
+        begins = begins.view(*begins.shape, *[1] * (now.ndim - 1))
+        means.append(torch.where(begins, now, decay * means[-1] + (1 - decay) * now))
+    return torch.stack(means)
 
 
 def gift_weights(relationships: Tensor, gives: Tensor | None = None) -> Tensor:
@@ -59,7 +81,13 @@ def gift_row(relationships: Tensor, giver: int) -> Tensor:
 
 
 def keeping_the_rest(shares: Tensor, giver: int) -> Tensor:
-    """Shares `[..., N]` for co-players as a whole row: the giver's own entry becomes what is left of 1."""
+    """Shares `[..., N]` for co-players as a whole row: the giver's own entry becomes what is left of 1.
+
+    Raises:
+        ValueError: the giver is none of the N agents.
+    """
+    if not 0 <= giver < shares.shape[-1]:
+        raise ValueError(f"giver = {giver} has no seat: agents are 0 .. {shares.shape[-1] - 1}.")
     mine = torch.arange(shares.shape[-1], device=shares.device) == giver
     given = shares.masked_fill(mine, 0.0)
     return torch.where(mine, 1.0 - given.sum(-1, keepdim=True), given)
@@ -75,5 +103,14 @@ def transfer(rewards: Tensor, weights: Tensor) -> Tensor:
 
     Returns:
         `[..., N]`.
+
+    Raises:
+        ValueError: the weights give to, or are of, seats that do not exist.
     """
+    agents = rewards.shape[-1]
+    if weights.shape[-2:] != (agents, agents):
+        raise ValueError(
+            f"Gift weights {list(weights.shape)} are not for {agents} agents: the last two axes are giver and receiver, "
+            f"{agents} x {agents}."
+        )
     return torch.einsum("...j,...ji->...i", rewards, weights)

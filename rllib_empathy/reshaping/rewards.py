@@ -19,13 +19,23 @@ def rewards_after_gifts(joint: JointTrajectory, kinds: Sequence[AgentKind]) -> T
         joint: torch columns.
         kinds: the kind of each of the N agents.
     """
+    weights = gift_matrix(joint, kinds)
+    return None if weights is None else transfer(joint.rewards, weights)
+
+
+def gift_matrix(joint: JointTrajectory, kinds: Sequence[AgentKind]) -> Tensor | None:
+    """The shares `[T, B, N, N]` of every agent's reward that go to every agent; None where nobody is of a kind that gives.
+
+    Args:
+        joint: torch columns.
+        kinds: the kind of each of the N agents.
+    """
     gifts = [kind.gift_weights(joint, agent) for agent, kind in enumerate(kinds)]
     if all(weights is None for weights in gifts):
         return None
-    steps, games, agents = joint.shape
-    keep = torch.eye(agents, device=joint.rewards.device)
-    rows = [keep[i].expand(steps, games, agents) if weights is None else weights for i, weights in enumerate(gifts)]
-    return transfer(joint.rewards, torch.stack(rows, 2))
+    keep = torch.eye(len(gifts), device=joint.rewards.device)
+    rows = [keep[i].expand(joint.shape) if weights is None else weights for i, weights in enumerate(gifts)]
+    return torch.stack(rows, 2)
 
 
 def own_views(joint: JointTrajectory, kinds: Sequence[AgentKind], received: Tensor | None) -> Tensor:

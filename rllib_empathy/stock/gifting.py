@@ -20,7 +20,8 @@ from rllib_empathy.learning.finite import check_gradients, check_rewards
 from rllib_empathy.learning.groups import LearningGroup
 from rllib_empathy.policies.actor_critic import ActorCriticKind, scheduled
 from rllib_empathy.policies.kind import AgentKind, WorldFacts
-from rllib_empathy.reshaping.rewards import mean_per_step, reshape_rewards
+from rllib_empathy.reshaping.gift_statistics import gift_statistics
+from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, reshape_rewards
 from rllib_empathy.stock.episodes import EpisodeAdapter
 from rllib_empathy.stock.kinds import KindSpec, needs_networks, reshaping_of
 from rllib_empathy.stock.seats import Seat, agents_of
@@ -109,6 +110,9 @@ class Gifting:
             metrics[module_id, "extrinsic_reward_mean"] = extrinsic_means[agents].mean().item()
             metrics[module_id, "reshaped_reward_mean"] = reshaped_means[agents].mean().item()
             metrics |= {(module_id, name): value for name, value in kind.statistics().items()}
+        weights = gift_matrix(joint, self._of_agent)
+        if weights is not None:
+            metrics |= gift_statistics(joint, weights, {mid: kind.agents for mid, kind in self.kinds.items()})
         return reshaped, metrics
 
     def learn(self, env_steps: int, is_trained: Callable[[str], bool]) -> Metrics:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_empathy.reshaping.gifting import gift_weights, social_relationship, transfer
+from rllib_empathy.reshaping.gifting import gift_row, gift_weights, social_relationship, transfer
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -121,3 +121,14 @@ def test_the_matrix_game_of_the_theory():
                     weight = social_relationship(q[taken], q, prediction).clamp(min=0)
                     expected = {True: {0: 1 - p, 1: 0.0}, False: {0: 0.0, 1: p}}[bool(helpful)][taken]
                     assert weight.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("giver", [-1, 3])
+def test_seats_that_do_not_exist_give_nothing(giver):
+    with pytest.raises(ValueError, match=rf"giver = {giver} has no seat: agents are 0 .. 2"):
+        gift_row(torch.zeros(5, 3), giver)
+
+
+def test_gifts_to_seats_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match=r"\[4, 4\] are not for 3 agents"):
+        transfer(torch.zeros(3), torch.eye(4))

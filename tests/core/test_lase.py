@@ -196,6 +196,52 @@ def test_co_players_are_told_apart_by_their_seats():
         torch.testing.assert_close(found, of_seats.gather(-1, torch.from_numpy(seats)))
 
 
+def test_averaging_is_over_the_steps_of_an_episode():
+    counts, shape = [3] * 3, SHAPES["vector"]
+    joint = random_joint(shape, counts, seed=4)
+    joint = JointTrajectory(**{**vars(joint), "starts": torch.rand(joint.shape[:2]) < 0.3})
+    everywhere = JointTrajectory(**{**vars(joint), "rewards": torch.ones_like(joint.rewards)})
+    networks = lase_module(shape, tuple(counts)).social
+    raw, _ = infer_relationships(networks, SocialOptions(), everywhere, 0)
+    found, inferred = infer_relationships(networks, SocialOptions(averaging=0.8), joint, 0)
+    assert torch.equal(inferred, joint.alive[..., 0])
+    for game in range(joint.shape[1]):
+        mean = raw[0, game]
+        for step in range(joint.shape[0]):
+            if step and joint.starts[step, game]:
+                mean = raw[step, game]
+            elif step:
+                mean = 0.8 * mean + 0.2 * raw[step, game]
+            expected = mean * joint.alive[step, game] * joint.alive[step, game, 0]
+            torch.testing.assert_close(found[step, game], expected)
+
+
+def test_a_guard_against_noise_shrinks_relationships():
+    counts, shape = [3] * 3, SHAPES["vector"]
+    joint = random_joint(shape, counts, seed=4)
+    networks = lase_module(shape, tuple(counts)).social
+    plain, _ = infer_relationships(networks, SocialOptions(), joint, 0)
+    unknown, _ = infer_relationships(networks, SocialOptions(noise_guard=1.0), joint, 0)
+    assert torch.equal(plain, unknown)  # no error is known yet
+    networks.critic_error.fill_(2.0)
+    guarded, _ = infer_relationships(networks, SocialOptions(noise_guard=1.0), joint, 0)
+    positive = plain > 0
+    assert positive.any()
+    assert (guarded[positive] < plain[positive]).all()
+    assert torch.equal(guarded.sign(), plain.sign())
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_passes_and_minibatches_cover_every_game(epochs):
+    joint = random_joint((6,), [2, 2], seed=5, games=8)
+    networks = lase_module((6,), (2, 2)).social.float()
+    options = SocialOptions(social_epochs=epochs, social_minibatches=4)
+    generator = torch.Generator().manual_seed(0)
+    steps = list(social_losses([networks], [options], torch.tensor([[0]]), joint, generator))
+    assert len(steps) == 4 * epochs
+    assert networks.critic_error.item() == pytest.approx(steps[-1][1]["social_critic_error"].item())
+
+
 def test_perspective_taking_teaches_the_conversion_network_only():
     shape, counts = SHAPES["grid"], (3, 3, 3)
     module = lase_module(shape, counts)
@@ -260,7 +306,11 @@ def test_runners_hold_acting_networks_only():
     ("options", "message"),
     [
         ({"delta": 1.5}, "'delta' = 1.5"),
+        ({"delta": -0.1}, "'delta' = -0.1"),
         ({"buffer_size": 0}, "'buffer_size' = 0"),
+        ({"averaging": 1.0}, "'averaging' = 1.0"),
+        ({"noise_guard": -1.0}, "'noise_guard' = -1.0"),
+        ({"social_lr": -1.0}, "social_lr"),
         ({"visible_only": True}, "visible_only needs grid observations"),
     ],
 )
@@ -274,6 +324,59 @@ def test_one_agent_alone_cannot_be_lase():
     config = EmpathyConfig().environment("snowdrift", env_config={"num_agents": 1}).population("lase")
     with pytest.raises(ValueError, match="somebody to give to"):
         config.validate()
+
+
+def test_continuous_actions_are_refused():
+    observations, actions = Box(0, 1, (3,), np.float32), Box(-1, 1, (2,), np.float32)
+    with pytest.raises(ValueError, match=r"'lase' need Discrete actions, the world has Box"):
+        LASE.check_spaces(observations, actions, LASEOptions())
+
+
+def test_networks_of_another_observation_are_refused():
+    """What the conversion network makes must have the observation's shape: weights for another one do not fit."""
+    module, other = lase_module((4, 5, 5), (3, 3)), lase_module((5, 5, 5), (3, 3))
+    with pytest.raises(ValueError, match=r"do not fit this agent: '\S+' is of shape"):
+        module.set_state(other.get_state())
+
+
+def test_more_weights_than_seats_are_refused():
+    config = EmpathyConfig().environment("iterated_prisoners_dilemma").population([{"kind": "lase", "count": 3}])
+    with pytest.raises(ValueError, match="fills 3 seats, the world has 2"):
+        config.validate()
+
+
+@torch.no_grad()
+def test_renaming_agents_renames_relationships():
+    """Seats turn in a circle and each agent takes its networks along: who thanks whom stays the same."""
+    counts, shape = [3] * 4, SHAPES["grid"]
+    joint = random_joint(shape, counts, seed=6)
+    networks = [lase_module(shape, tuple(counts)).social for _ in counts]
+    order = [2, 3, 0, 1]  # the agent that now sits in each seat
+    names = ("observations", "actions", "log_probs", "rewards", "alive", "survives")
+    turned = JointTrajectory(**{**vars(joint), **{name: getattr(joint, name)[:, :, order] for name in names}})
+    for seat, agent in enumerate(order):
+        before, _ = infer_relationships(networks[agent], SocialOptions(), joint, agent)
+        after, _ = infer_relationships(networks[agent], SocialOptions(), turned, seat)
+        torch.testing.assert_close(after, before[..., order])
+
+
+def test_only_agents_with_like_updates_learn_together():
+    kinds = [LASE("lase", LASEOptions(**options), (0,)) for options in ({}, {"delta": 0.5}, {"update_frequency": 5})]
+    assert kinds[0].together == kinds[1].together != kinds[2].together
+
+
+@pytest.mark.parametrize("buffer_size", [1, 3])
+def test_the_buffer_is_bounded_and_its_bytes_are_known(buffer_size):
+    joint = random_joint((4, 5, 5), [3, 3], seed=7)
+    module, kind = lase_module((4, 5, 5), (3, 3)), LASE("lase", LASEOptions(buffer_size=buffer_size), (0,))
+    for _ in range(5):
+        kind.observe(joint, {"lase": module}, {})
+    assert kind.statistics()["replay_bytes"] == buffer_size * joint.nbytes()
+    assert kind.recent[0].observations.dtype == torch.uint8
+    again = LASE("lase", LASEOptions(buffer_size=buffer_size), (0,))
+    again.set_state(kind.get_state())
+    assert len(again.recent) == (buffer_size if buffer_size > 1 else 0)
+    assert all(torch.equal(each.observations, joint.observations) for each in again.recent)
 
 
 def test_waiting_between_steps_changes_nothing_that_is_learned():
