@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
+import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from rllib_empathy.learning.distributed import average, average_gradients, broadcast_parameters, world_size
+from rllib_empathy.learning.groups import all_parameters
 from rllib_empathy.stock.gifting import Gifting, Metrics
 from rllib_empathy.stock.seats import as_observed, seats_of
 
@@ -52,6 +56,24 @@ class GiftingLearner(TorchLearner):
         kinds = self.config.learner_config_dict[GIFTING]
         self._gifting = Gifting(kinds, seats, self.config.env_config, self.config.seed, self._device or "cpu")
         self._learner_connector.prepend(ReshapeRewards(self._gifting))
+
+    def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
+        """Gradients, with several Learners their means."""
+        gradients: dict[Any, Any] = super().compute_gradients(loss_per_module, **kwargs)
+        if world_size() == 1:
+            return gradients
+        modules = sorted(self.module.keys())
+        somewhere = average(torch.tensor([float(mid in loss_per_module) for mid in modules], device=self._device)) > 0
+        learned = [self.module[mid] for mid, has_loss in zip(modules, somewhere.tolist(), strict=True) if has_loss]
+        average_gradients(all_parameters(learned))
+        return {reference: parameter.grad for reference, parameter in self._params.items()}
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """One flat all-reduce instead: RLlib's per module meets in no fixed order, and processes die where shards differ."""
+        if self.distributed:
+            for module in self.module.values():
+                module.no_sync = nullcontext  # what RLlib's update asks wrapped modules for
+            broadcast_parameters(all_parameters([self.module[mid] for mid in sorted(self.module.keys())]))
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Trains the auxiliary networks, after the acting ones."""
