@@ -65,6 +65,7 @@ def test_command_works(a_run, tmp_path, monkeypatch, command):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # RLlib's own runners warn of what they do themselves
 @pytest.mark.parametrize("code", snippets("python"))
 def test_code_works(ray_local, tmp_path, monkeypatch, code):
     monkeypatch.chdir(tmp_path)
