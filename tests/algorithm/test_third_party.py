@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -16,12 +18,12 @@ from rllib_empathy.learning.algorithm import Empathy
 from tests.algorithm.common import small_config, weights
 from tests.algorithm.worlds import BadReward
 
-ENVIRONMENTS = {
+ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "mpe2.simple_spread_v3": {"max_cycles": 15},
     "butterfly/knights_archers_zombies-v11": {"max_cycles": 60},
 }
 
-PLAYED_WITH_LASE = {
+PLAYED_WITH_LASE: dict[str, dict[str, Any]] = {
     **ENVIRONMENTS,
     "mpe2.simple_speaker_listener_v4": {"max_cycles": 15},  # two players with unlike observations and actions
     "mpe2.simple_tag_v3": {
