@@ -6,11 +6,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install train test lint format bench constraints clean
+.PHONY: help install train test test-hosts lint format bench constraints clean
 
 help:
 	@echo "make train        train a population in a sequential social dilemma (a few minutes)"
 	@echo "make test         ruff, mypy and the whole test suite"
+	@echo "make test-hosts   a cluster of several hosts (network namespaces; needs root): used, cut, torn down; ten minutes"
 	@echo "make bench        the benchmarks, as tables"
 	@echo "make lint         ruff and mypy only;  make format: let ruff mend what it can"
 	@echo "make install      only the environment, in $(VENV);  make clean: remove it and all that was built"
@@ -33,6 +34,9 @@ train: install
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-hosts: install
+	$(BIN)/python -m pytest -m hosts tests/cluster/test_hosts.py $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check

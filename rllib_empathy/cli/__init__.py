@@ -12,6 +12,7 @@ from rllib_empathy.cli.evaluation import evaluate
 from rllib_empathy.cli.exporting import export
 from rllib_empathy.cli.listing import agents, envs
 from rllib_empathy.cli.schelling import schelling
+from rllib_empathy.cli.submitting import submit
 from rllib_empathy.cli.tournament import tournament
 from rllib_empathy.cli.training import train
 from rllib_empathy.cli.tuning import tune
@@ -24,6 +25,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, evaluate, tournament, export, envs, agents, bench, schelling):
+for command in (train, tune, submit, evaluate, tournament, export, envs, agents, bench, schelling):
     app.command()(command)
 app.add_typer(theory, name="theory")

@@ -34,7 +34,7 @@ def ray_running(address: str | None, settings: Experiment) -> Iterator[None]:
     local = {"num_cpus": max(os.cpu_count() or 1, processes), "include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         fail(f"Ray at {address or 'this machine'} cannot be used: {error}", FAILED)
     try:
         yield
@@ -65,11 +65,12 @@ def interruptible(console: Console) -> Iterator[Callable[[], bool]]:
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Wrong input ends the command with its message, and nothing else."""
+    from rllib_empathy.cluster.errors import ClusterError
     from rllib_empathy.experiments.errors import CheckpointError, RunFolderError
 
     try:
         yield
-    except (SettingError, CheckpointError, RunFolderError) as error:
+    except (SettingError, CheckpointError, RunFolderError, ClusterError) as error:
         fail(str(error), WRONG_INPUT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from rllib_empathy.cli.common import (
 
 if TYPE_CHECKING:
     from rllib_empathy.experiments.experiment import Experiment
+    from rllib_empathy.experiments.mirror import Mirror
     from rllib_empathy.experiments.run_folder import RunFolder
     from rllib_empathy.learning.config import EmpathyConfig
 
@@ -44,27 +46,51 @@ def train(
             help="Name of the run's folder, default: the time. A run that exists goes on from its last checkpoint."
         ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --out: a folder that all nodes of a cluster see, or s3://..., gs://... beside --out."
+        ),
+    ] = None,
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
     ] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a cluster to have enough nodes.")] = 600,
 ) -> None:
     """Train the population of an experiment; everything goes to a new folder runs/NAME/RUN."""
     prepare()
+    from rllib_empathy.cluster.needs import needs_of
+    from rllib_empathy.cluster.preflight import check_nodes, wait_for_places
     from rllib_empathy.experiments.building import build_config, resolved
+    from rllib_empathy.experiments.mirror import Mirror
     from rllib_empathy.experiments.run_folder import RunFolder
 
     with clear_errors():
         settings = _experiment(experiment, resume, overrides or [])
         config = build_config(settings)
+        if resume and (run or storage):
+            raise SettingError("--resume names a run folder already; leave --run and --storage out.")
+        run = run or (datetime.now().strftime("%Y-%m-%d_%H-%M-%S") if storage else None)
+        mirror = Mirror(f"{storage.rstrip('/')}/{settings.name}/{run}") if storage and "://" in storage else None
+        root = out if mirror or storage is None else Path(storage)
+        if mirror:
+            mirror.download(root / settings.name / str(run))
         if resume:
             folder = RunFolder.open(resume)
         else:
-            folder = RunFolder.take_up(out, settings, run) if run else RunFolder.create(out, settings.name)
+            folder = RunFolder.take_up(root, settings, run) if run else RunFolder.create(root, settings.name)
         folder.describe(settings, resolved(settings, config))
         console = terminal()
         console.print(f"Run folder: {folder.path}", soft_wrap=True, highlight=False)
         with ray_running(address, settings), interruptible(console) as interrupted:
-            _train(console, settings, config, folder, interrupted)
+            if address is not None:
+                wait_for_places(needs_of(config), wait, console.print)
+                check_nodes(folder.path if storage and not mirror else None)
+            try:
+                _train(console, settings, config, folder, interrupted, mirror)
+            finally:
+                if mirror:
+                    mirror.upload(folder.path)
 
 
 def _experiment(source: str | None, resume: Path | None, overrides: list[str]) -> Experiment:
@@ -88,19 +114,29 @@ def _experiment(source: str | None, resume: Path | None, overrides: list[str]) -
 
 
 def _train(
-    console: Console, settings: Experiment, config: EmpathyConfig, folder: RunFolder, interrupted: Callable[[], bool]
+    console: Console,
+    settings: Experiment,
+    config: EmpathyConfig,
+    folder: RunFolder,
+    interrupted: Callable[[], bool],
+    mirror: Mirror | None,
 ) -> None:
     """Trains with a progress bar, and ends with a table, the picture, and where everything is."""
     from rllib_empathy.experiments.curves import draw_curves
     from rllib_empathy.experiments.display import TrainingProgress, results_table
     from rllib_empathy.experiments.metrics_table import read_metrics
     from rllib_empathy.experiments.training import train as iterations
+    from rllib_empathy.learning.faults import ClusterFault
     from rllib_empathy.learning.finite import NonFiniteError
 
+    copied = folder.last_checkpoint()
     try:
         with TrainingProgress(console, settings.stop) as progress:
             for row in iterations(settings, config, folder, interrupted):
                 progress.update(row)
+                if mirror and folder.last_checkpoint() != copied:
+                    copied = folder.last_checkpoint()
+                    mirror.upload(folder.path)
     except SettingError:
         raise
     except BaseException as error:
@@ -108,7 +144,7 @@ def _train(
         where = (
             f"Last good checkpoint: {last}\n{_resume_hint(folder)}" if last else "No checkpoint has been written yet."
         )
-        if isinstance(error, NonFiniteError | OSError):
+        if isinstance(error, NonFiniteError | ClusterFault | OSError):
             fail(f"Training stopped. {error}\n{where}", FAILED)
         if isinstance(error, KeyboardInterrupt):
             fail(f"Interrupted. {where}", INTERRUPTED)

@@ -1,0 +1,97 @@
+"""What an experiment needs of a cluster: processes, CPUs, GPUs, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rllib_empathy.learning.config import EmpathyConfig
+from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
+
+PROCESS_BYTES = 400 * 2**20
+"""What a process holds before it plays or learns: libraries and what they allocate (docs/performance.md)."""
+
+PROBE_STEPS = 4
+"""Steps of a few games that are played to see how large a trajectory is."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Like processes of a run, and what each of them needs.
+
+    Attributes:
+        what: "driver", "runner" or "learner".
+        count: how many.
+        resources: of each, as Ray counts them: CPU, GPU.
+        memory: bytes of each, as estimated.
+    """
+
+    what: str
+    count: int
+    resources: dict[str, float]
+    memory: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """All that a run needs.
+
+    Attributes:
+        processes: the driver, runners, learners.
+        bytes_per_env_step: that a trajectory holds.
+        env_steps: of an iteration.
+    """
+
+    processes: tuple[Processes, ...]
+    bytes_per_env_step: float
+    env_steps: int
+
+    @property
+    def object_store(self) -> int:
+        """Bytes of trajectories that are under way at once, over all nodes: this iteration's, and the last one's until freed."""
+        return round(2 * self.bytes_per_env_step * self.env_steps)
+
+    def bundles(self) -> list[dict[str, float]]:
+        """Resources of each process that has to find a place, the most demanding first."""
+        wanted = [
+            group.resources for group in self.processes for _ in range(group.count) if any(group.resources.values())
+        ]
+        return sorted(wanted, key=lambda bundle: (-bundle.get("GPU", 0), -bundle.get("CPU", 0)))
+
+
+def needs_of(config: EmpathyConfig) -> Needs:
+    """What a configuration needs. Plays a few steps of two games to see how large trajectories are."""
+    runners, learners = config.num_env_runners, config.num_learners
+    per_step = bytes_per_env_step(config)
+    length: Any = config.rollout_fragment_length
+    fragment = config.num_envs_per_env_runner * (100 if length == "auto" else int(length))
+    env_steps = max(config.env_steps_wanted, fragment * max(1, runners))
+    # A Learner holds its share as it came, as tensors, and once more for each pass through the networks.
+    learning = PROCESS_BYTES + round(4 * per_step * env_steps / max(1, learners))
+    sampling = PROCESS_BYTES + round(3 * per_step * fragment)
+    gpus = float(config.num_gpus_per_learner)
+    cpus = config.num_cpus_per_learner
+    learner = {"CPU": (0.0 if gpus else 1.0) if cpus == "auto" else float(cpus), "GPU": gpus}
+    alone = (0 if runners else sampling - PROCESS_BYTES) + (0 if learners else learning - PROCESS_BYTES)
+    processes = [Processes("driver", 1, {}, PROCESS_BYTES + alone)]
+    if runners:
+        processes.append(Processes("runner", runners, {"CPU": float(config.num_cpus_per_env_runner)}, sampling))
+    if learners:
+        processes.append(Processes("learner", learners, {k: v for k, v in learner.items() if v}, learning))
+    return Needs(tuple(processes), per_step, env_steps)
+
+
+def bytes_per_env_step(config: EmpathyConfig) -> float:
+    """Bytes that a step of one game takes in a trajectory, all agents together."""
+    small = (
+        config.copy(copy_frozen=False)
+        .env_runners(num_envs_per_env_runner=2, num_env_runners=0)
+        .learners(num_learners=0)
+    )
+    small.evaluation(evaluation_interval=None)
+    runner = JointEnvRunner(config=small, worker_index=0)
+    try:
+        trajectory = runner.sample(num_timesteps=2 * PROBE_STEPS)[0]
+    finally:
+        runner.stop()
+    return trajectory.nbytes() / (trajectory.shape[0] * trajectory.shape[1])

@@ -1,0 +1,134 @@
+"""What is checked on a cluster before training begins: places for all processes, versions, storage."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from env_registry.parameters import SettingError
+from rllib_empathy.cluster.capacity import check_fits, live_capacity
+from rllib_empathy.cluster.errors import ClusterError
+from rllib_empathy.cluster.needs import Needs
+from rllib_empathy.experiments.run_folder import versions
+
+logger = logging.getLogger(__name__)
+
+COMPARED = ("rllib-empathy", "ray", "torch", "numpy", "numba", "gymnasium")
+"""Packages whose versions have to be the same everywhere: what is sent between nodes depends on them."""
+
+LONGEST_ANSWER_S = 60
+"""How long a node may take to answer."""
+
+
+def wait_for_places(needs: Needs, seconds: float, tell: Callable[[str], None]) -> None:
+    """Waits until the cluster has grown to what a run needs; asks the autoscaler for it, if there is one.
+
+    Args:
+        needs: of the run.
+        seconds: how long at most.
+        tell: gets a line when there is something to wait for.
+
+    Raises:
+        SettingError: it has not.
+    """
+    bundles = needs.bundles()
+    deadline = time.monotonic() + seconds
+    asked = False
+    while True:
+        try:
+            mend = f"start more nodes (waited {seconds:g} s for them; --wait says how long)"
+            return check_fits(needs, live_capacity(ray.nodes()), "the running cluster", mend)
+        except SettingError:
+            if time.monotonic() >= deadline:
+                raise
+        if not asked:
+            from ray.autoscaler.sdk import request_resources
+
+            request_resources(bundles=bundles)  # stays, so that lost nodes are replaced as long as the run lasts
+            tell(f"Waiting up to {seconds:g} s for nodes: places for {len(bundles)} processes are not there yet.")
+            asked = True
+        time.sleep(1)
+
+
+def check_nodes(storage: Path | None = None) -> None:
+    """Checks that all nodes have the versions that this process has, and see the folder of results.
+
+    Args:
+        storage: a folder that all nodes have to see; None: only this process writes.
+
+    Raises:
+        ClusterError: they do not; says which.
+    """
+    mine = _facts(None)
+    probe = None
+    if storage is not None:
+        probe = storage / ".seen_by_all_nodes"
+        probe.write_text(str(time.time_ns()), encoding="utf-8")
+    remote: Any = ray.remote(num_cpus=0, max_retries=0)(_facts)
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    asked = {
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            str(probe) if probe else None
+        ): address
+        for node, address in nodes.items()
+    }
+    try:
+        answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=LONGEST_ANSWER_S)
+        if silent:
+            logger.warning("No answer from %s; going on without.", ", ".join(asked[answer] for answer in silent))
+        facts = {asked[answer]: _answer(answer, asked[answer]) for answer in answered}
+        _check_versions(mine, facts)
+        if probe is not None:
+            _check_storage(probe, facts)
+    finally:
+        if probe is not None:
+            probe.unlink(missing_ok=True)
+
+
+def _facts(probe: str | None) -> dict[str, Any]:
+    """What a node knows of itself."""
+    found = {package: version for package, version in versions().items() if package in (*COMPARED, "python")}
+    try:
+        return {**found, "probe": Path(probe).read_text(encoding="utf-8") if probe else None}
+    except OSError:
+        return {**found, "probe": None}
+
+
+def _answer(reference: ray.ObjectRef, address: str) -> dict[str, Any]:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"Node {address} cannot run rllib-empathy: {str(error).strip().splitlines()[-1]}. Install the same package there, or "
+            "use one image for all nodes (cluster/Dockerfile)."
+        ) from error
+
+
+def _check_versions(mine: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> None:
+    unlike = [
+        f"{address} has {package} {found[package]}, the head {mine[package]}"
+        for address, found in facts.items()
+        for package in (*COMPARED, "python")
+        if found[package] != mine[package]
+    ]
+    if unlike:
+        raise ClusterError(
+            f"Nodes have unlike versions: {'; '.join(unlike)}. Install the same everywhere (constraints.txt), or use one image "
+            "for all nodes (cluster/Dockerfile)."
+        )
+
+
+def _check_storage(probe: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    written = probe.read_text(encoding="utf-8")
+    blind = [address for address, found in facts.items() if found["probe"] != written]
+    if blind:
+        raise ClusterError(
+            f"{', '.join(blind)} cannot see {probe.parent}, where results go. Mount the same folder on all nodes, or use --out, "
+            "which only the head has to see."
+        )
