@@ -144,6 +144,7 @@ class Game(ABC):
     cooperation: ClassVar[Mapping[str, Share]] = {}
     action_names: tuple[str, ...]
     observation_space: Box
+    fully_observed: bool = False  # every agent's observation shows all that the rules depend on, but for the clock
 
     def __init__(self, num_games: int = 1, **env_config: Any) -> None:
         if num_games < 1:
@@ -151,6 +152,7 @@ class Game(ABC):
         self.parameters = checked(self.Parameters, env_config, f"env_config of {type(self).__name__}")
         self.num_games = num_games
         self.num_agents = self.parameters.num_agents
+        self.episode_length = self.parameters.episode_length
         self._state: dict[str, Array] = {}
         self.streams = self.array("streams", (), np.uint64)
         self.clock = self.array("clock", (), np.int32)

@@ -246,6 +246,7 @@ class GridWorld(Game):
 
         seen = windows(height, width, rules.window_radius, torus, view)
         edge = view == "centred" and not torus
+        self.fully_observed = not edge
         off_map = num_agents + len(things)
         others = [f"co-player {k}" for k in range(1, num_agents)]
         self.channel_names = ("self", *others, *things, *(["off the map"] if edge else []))

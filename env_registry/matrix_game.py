@@ -70,6 +70,7 @@ class MatrixGame(Game):
     parameters: MatrixGameParameters
     event_names = ("cooperations",)
     cooperation: ClassVar = {"cooperation_rate": Share("cooperations")}
+    fully_observed = True
     action_names = ("cooperate", "defect")
 
     def setup(self) -> None:

@@ -52,6 +52,8 @@ class Agent:
     def act(self, observation: Any) -> int:
         """The action for one observation; what the agent remembers is kept for the next one.
 
+        It is not told what the others do: balances that a Reciprocator sees stay 0.
+
         Args:
             observation: of the shape of `observation_space`.
 
@@ -90,7 +92,7 @@ class Agent:
         network = _ActingNetwork(self._module)
         rows = 2  # one would be taken for a constant
         observations = torch.zeros(rows, *self.observation_space.shape)
-        state = tuple(self._module.initial_state(rows).values())
+        state = tuple(self._module.initial_state(rows)[name] for name in network.state_names)
         any_number = {0: torch.export.Dim.DYNAMIC}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's exporter still calls some of what PyTorch has deprecated
@@ -113,7 +115,7 @@ class _ActingNetwork(nn.Module):
     def __init__(self, module: ActorCriticModule) -> None:
         super().__init__()
         self.architecture = module.architecture
-        self.state_names = list(module.initial_state(1))
+        self.state_names = list(module.get_initial_state())
         self.names = []
         for number, (name, value) in enumerate(module.stacked([module], 1).items()):
             self.names.append(name)

@@ -38,13 +38,15 @@ class JointTrajectory:
     tail_steps: Column  # [K] and
     tail_games: Column  # [K]: the step and game after which a tail follows
     tail_observations: Column  # [K, N, *shape]
-    states: tuple[dict[str, Column], ...] = ()  # per agent: recurrent state before the first step, name -> [B, size]
+    states: tuple[dict[str, Column], ...] = ()  # per agent: state before the first step, name -> [B, size]
     events: dict[str, Column] = field(default_factory=dict)  # name -> [T, B, N]
     seats: Column = None  # [T, B, N] where in the world each agent sits; None: agent i on seat i
     origin: dict[str, Column] = field(default_factory=dict)
     """Which games these are, name -> [B]: "game", its number among all of the run; "steps_before", steps that it has played
     before the first row, over all its episodes; "steps", rows that are its own (behind them is padding); "goes_on", whether the
     last one's episode goes on behind it."""
+    context: Column | None = None  # [T, B, N, E] what agents keep of the episode beside observations, if any does
+    tail_context: Column | None = None  # [K, N, E]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -117,6 +119,7 @@ class JointTrajectory:
             tail_steps=self.tail_steps[chosen],
             tail_games=self.tail_games[chosen] - first,
             tail_observations=self.tail_observations[chosen],
+            tail_context=None if self.tail_context is None else self.tail_context[chosen],
             states=tuple({name: column[first:last] for name, column in state.items()} for state in self.states),
             events={name: column[:, first:last] for name, column in self.events.items()},
             origin={name: column[first:last] for name, column in self.origin.items()},
@@ -134,6 +137,7 @@ _PER_GAME = (
     "terminated",
     "truncated",
     "seats",
+    "context",
 )
 """Columns [T, B, ...]."""
 
@@ -168,6 +172,7 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
         raise ValueError("Trajectories of different worlds cannot be put side by side.")
     if len(trajectories) == 1:
         return trajectories[0]
+    first = trajectories[0]
     steps = max(t.rewards.shape[0] for t in trajectories)
     offsets = np.cumsum([0, *(t.rewards.shape[1] for t in trajectories[:-1])])
 
@@ -175,7 +180,6 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
         padded = [np.pad(c, [(0, steps - len(c)), *[(0, 0)] * (c.ndim - 1)]) if len(c) < steps else c for c in columns]
         return np.concatenate(padded, axis=1)
 
-    first = trajectories[0]
     per_game = {
         name: along_games([getattr(t, name) for t in trajectories])
         for name in _PER_GAME
@@ -186,6 +190,7 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
         tail_steps=np.concatenate([t.tail_steps for t in trajectories]),
         tail_games=np.concatenate([t.tail_games + offset for t, offset in zip(trajectories, offsets, strict=True)]),
         tail_observations=np.concatenate([t.tail_observations for t in trajectories]),
+        tail_context=None if first.tail_context is None else np.concatenate([t.tail_context for t in trajectories]),
         states=tuple(
             {name: np.concatenate([t.states[agent][name] for t in trajectories]) for name in state}
             for agent, state in enumerate(first.states)

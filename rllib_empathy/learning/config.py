@@ -187,6 +187,8 @@ class EmpathyConfig(AlgorithmConfig):
                     f"Agents {', '.join(map(str, member.agents))} share the network {member.module_id!r} but have unlike actions "
                     f"({', '.join(map(str, actions))}). Give them separate entries in the population."
                 )
+            if member.kind.needs_whole_episodes:
+                self._check_whole_episodes(member.kind.name)
         self.get_multi_rl_module_spec()
 
     def validate(self) -> None:
@@ -227,6 +229,17 @@ class EmpathyConfig(AlgorithmConfig):
         wanted = self._train_batch_size_per_learner
         return 0 if wanted is None else int(wanted) * max(1, self.num_learners)
 
+    def _check_whole_episodes(self, kind: str) -> None:
+        length = self._world_facts().episode_length
+        fragment: int | str = self.rollout_fragment_length
+        if self.batch_mode == "complete_episodes" or (length and fragment != "auto" and int(fragment) % length == 0):
+            return
+        whole = f", or rollout_fragment_length to a multiple of the episode's {length} steps" if length else ""
+        raise SettingError(
+            f"Agents of kind {kind!r} need whole episodes, but batch_mode = {self.batch_mode!r} with rollout_fragment_length = "
+            f"{fragment!r} cuts them. Set batch_mode to 'complete_episodes'{whole}."
+        )
+
     def _world(self) -> Any:
         """What makes the world: its class where one was registered, else its name or a callable."""
         return self.registered_worlds.get(self.env, self.env)
@@ -247,6 +260,8 @@ class EmpathyConfig(AlgorithmConfig):
                 observation_space=world.observation_space,
                 action_spaces=getattr(world, "action_spaces", (world.action_space,) * world.num_agents),
                 title=known_as or self._world_title(world),
+                episode_length=getattr(world, "episode_length", None),
+                fully_observed=getattr(world, "fully_observed", False),
             )
         return _FACTS[key]
 

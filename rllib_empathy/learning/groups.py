@@ -50,12 +50,30 @@ class LearningGroup:
 
     def state(self, joint: JointTrajectory) -> State:
         """Recurrent state before the first step, name -> `[G, M, size]`."""
-        if not self.modules[0].is_stateful():
-            return {}
         return {
             name: torch.stack([torch.cat([joint.states[agent][name] for agent in kind.agents]) for kind in self.kinds])
-            for name in joint.states[self.kinds[0].agents[0]]
+            for name in self.modules[0].get_initial_state()
         }
+
+    def inputs(self, context: Tensor | None, like: Tensor) -> Tensor:
+        """What the networks see beside observations, `[G, T, M, inputs]`, given the contexts `[T, B, N, E]` of all agents.
+
+        Args:
+            context: None where no agent has any.
+            like: a gathered column `[G, T, M, ...]`.
+        """
+        size = sum(self.modules[0].num_inputs)
+        if context is None or not size:
+            return torch.zeros(*like.shape[:3], size, device=like.device)
+        return self.modules[0].inputs(self.gather(context[..., :size]))
+
+    def goes_on(self, context: Tensor | None) -> Tensor:
+        """0 where the modules know that nothing follows a tail, else 1: `[G, K, n]`, given `[K, N, E]`."""
+        size = sum(self.modules[0].num_inputs)
+        if context is None or not size:
+            return torch.ones(1)
+        over = self.modules[0].is_over(self.gather(context[..., :size].unsqueeze(0))[:, 0])  # [G, n * K]
+        return (~over).float().view(*self.agents.shape, -1).transpose(1, 2)
 
 
 def group_modules(
@@ -73,28 +91,40 @@ def group_modules(
 
 
 @torch.no_grad()
-def trajectory_values(group: LearningGroup, joint: JointTrajectory, observations: Tensor) -> tuple[Tensor, Tensor]:
-    """Values of all rows `[G, T, M]` and of the tails `[G, K, n]`, for a group's modules; `observations` are gathered."""
+def trajectory_values(
+    group: LearningGroup, joint: JointTrajectory, observations: Tensor, inputs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Values of all rows `[G, T, M]` and of the tails `[G, K, n]`, for a group's modules.
+
+    Args:
+        group: the modules.
+        joint: the trajectory.
+        observations: gathered, `[G, T, M, *observation_shape]`.
+        inputs: `[G, T, M, numbers beside them]`, from `group.inputs`.
+    """
     module = group.modules[0]
     parameters = module.stacked(group.modules, observations.shape[1] * observations.shape[2])
-    tails = group.gather(joint.tail_observations.unsqueeze(0))[:, 0]  # [G, n * K, ...]
+    tails = group.gather(joint.tail_observations.unsqueeze(0))  # [G, 1, n * K, ...]
+    tail_inputs = group.inputs(None if joint.tail_context is None else joint.tail_context.unsqueeze(0), tails)
     modules, per_module = group.agents.shape
     if not module.is_stateful():
-        shape = observations.shape[:3]
-        values = _in_pieces(module, parameters, observations.flatten(1, 2)).reshape(shape)
-        return values, _in_pieces(module, parameters, tails).reshape(modules, per_module, -1).transpose(1, 2)
+        values = _in_pieces(module, parameters, observations.flatten(1, 2), inputs.flatten(1, 2))
+        last = _in_pieces(module, parameters, tails[:, 0], tail_inputs[:, 0])
+        return values.reshape(observations.shape[:3]), last.reshape(modules, per_module, -1).transpose(1, 2)
 
     # With memory, a tail's value needs the state after the step before it: time is cut behind those steps. The last step is
     # among them but where all games of a share ended earlier.
     games = joint.shape[1]
-    tails = tails.reshape(modules, per_module, -1, *tails.shape[2:])
+    tails = tails.reshape(modules, per_module, -1, *tails.shape[3:])
+    tail_inputs = tail_inputs.reshape(modules, per_module, len(joint.tail_steps), tail_inputs.shape[-1])
     tail_values = observations.new_zeros((modules, len(joint.tail_steps), per_module), dtype=torch.float32)
     state, starts = group.state(joint), group.starts(joint)
     pieces: list[Tensor] = []
     begin = 0
     for step in sorted({*joint.tail_steps.tolist(), joint.shape[0] - 1}):
         piece = slice(begin, step + 1)
-        answer = evaluate(module.architecture, parameters, observations[:, piece], state, starts[:, piece])
+        seen = (observations[:, piece], state, starts[:, piece], inputs[:, piece])
+        answer = evaluate(module.architecture, parameters, *seen)
         pieces.append(answer.values)
         state, begin = answer.state, step + 1
         here = (joint.tail_steps == step).nonzero().squeeze(1)
@@ -102,21 +132,31 @@ def trajectory_values(group: LearningGroup, joint: JointTrajectory, observations
             continue
         rows = torch.arange(per_module, device=here.device).unsqueeze(1) * games + joint.tail_games[here].long()
         after = {name: value[:, rows.flatten()] for name, value in state.items()}
-        seen = tails[:, :, here].flatten(1, 2).unsqueeze(1)
-        tail = evaluate(module.architecture, parameters, seen, after).values
+        shown, beside = (column[:, :, here].flatten(1, 2).unsqueeze(1) for column in (tails, tail_inputs))
+        tail = evaluate(module.architecture, parameters, shown, after, inputs=beside).values
         tail_values[:, here] = tail.reshape(modules, per_module, -1).transpose(1, 2)
     return torch.cat(pieces, 1), tail_values
 
 
-def _in_pieces(module: ActorCriticModule, parameters: Parameters, observations: Tensor) -> Tensor:
-    pieces = observations.split(ROWS_AT_ONCE, 1)
-    return torch.cat([evaluate(module.architecture, parameters, p.unsqueeze(1)).values[:, 0] for p in pieces], 1)
+def _in_pieces(module: ActorCriticModule, parameters: Parameters, observations: Tensor, inputs: Tensor) -> Tensor:
+    """Values `[G, M]` of rows `[G, M, ...]`."""
+    pieces = zip(observations.split(ROWS_AT_ONCE, 1), inputs.split(ROWS_AT_ONCE, 1), strict=True)
+    values = [
+        evaluate(module.architecture, parameters, seen.unsqueeze(1), inputs=beside.unsqueeze(1)).values[:, 0]
+        for seen, beside in pieces
+    ]
+    return torch.cat(values, 1)
 
 
 def group_batch(
-    group: LearningGroup, joint: JointTrajectory, observations: Tensor, advantages: Tensor, returns: Tensor
+    group: LearningGroup,
+    joint: JointTrajectory,
+    observations: Tensor,
+    inputs: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
 ) -> Minibatch:
-    """All that a group learns from; `observations` are gathered, `advantages` and `returns` are `[T, B, N]`."""
+    """All a group learns from; `observations` and `inputs` are gathered, `advantages` and `returns` are `[T, B, N]`."""
     alive = group.gather(joint.alive)
     advantages = group.gather(advantages)
     normalize = torch.tensor([kind.options.normalize_advantages for kind in group.kinds], device=alive.device)
@@ -129,6 +169,7 @@ def group_batch(
         returns=group.gather(returns),
         weights=row_weights(alive).float(),
         starts=group.starts(joint),
+        inputs=inputs,
         state=group.state(joint),
     )
     if group.modules[0].is_stateful():
@@ -174,24 +215,6 @@ def minibatches(
         for chosen in order.tensor_split(count):
             state = {name: value.index_select(1, chosen) for name, value in batch.state.items()}
             yield batch.each(partial(torch.index_select, dim=2, index=chosen), state)
-
-
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """1 - Var(returns - values) / Var(returns) over the masked entries, `[G]`; 0 where the returns do not vary.
-
-    Args:
-        values: `[G, T, M]`, predictions.
-        returns: `[G, T, M]`, what they were to predict.
-        mask: `[G, T, M]`, which entries count.
-    """
-    count = mask.sum((1, 2)).clamp(min=1)
-
-    def variance(x: Tensor) -> Tensor:
-        mean = ((x * mask).sum((1, 2)) / count).view(-1, 1, 1)
-        return (((x - mean) ** 2) * mask).sum((1, 2)) / count
-
-    spread = variance(returns)
-    return torch.where(spread > 1e-12, 1 - variance(returns - values) / spread.clamp(min=1e-12), 0.0)
 
 
 def all_parameters(modules: Sequence[torch.nn.Module]) -> list[Tensor]:

@@ -30,12 +30,12 @@ from rllib_empathy.learning.finite import check_gradients, check_rewards
 from rllib_empathy.learning.groups import (
     LearningGroup,
     all_parameters,
-    explained_variance,
     group_batch,
     group_modules,
     minibatches,
     trajectory_values,
 )
+from rllib_empathy.learning.statistics import explained_variance
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.metrics import equality
 from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch, scheduled
@@ -166,8 +166,10 @@ class EmpathyLearner(TorchLearner):
         tail_values = tail_values.to(rewards)
         gamma, lambda_, scale = (torch.ones(rewards.shape[2]).to(rewards) for _ in range(3))
         observations = [group.gather(joint.observations) for group in groups]
-        for group, seen in zip(groups, observations, strict=True):
-            row_values, last_values = trajectory_values(group, joint, seen)
+        inputs = [group.inputs(joint.context, seen) for group, seen in zip(groups, observations, strict=True)]
+        for group, seen, beside in zip(groups, observations, inputs, strict=True):
+            row_values, last_values = trajectory_values(group, joint, seen, beside)
+            last_values = last_values * group.goes_on(joint.tail_context).to(last_values)
             group.scatter(row_values, values)
             group.scatter(last_values.permute(0, 2, 1).flatten(1).unsqueeze(1), tail_values.unsqueeze(0))
             for kind in group.kinds:
@@ -177,10 +179,10 @@ class EmpathyLearner(TorchLearner):
         advantages = generalized_advantages(joint, rewards * scale, values, tail_values, gamma, lambda_)
 
         plans = []
-        for group, seen in zip(groups, observations, strict=True):
+        for group, seen, beside in zip(groups, observations, inputs, strict=True):
             quality = explained_variance(*map(group.gather, (values, advantages + values, joint.alive)))
             self._log(group, {"vf_explained_var": quality})
-            batch = group_batch(group, joint, seen, advantages, advantages + values)
+            batch = group_batch(group, joint, seen, beside, advantages, advantages + values)
             plans.append((group, minibatches(group, batch, steps * games, self._generator)))
         sums: dict[int, dict[str, Tensor]] = defaultdict(dict)
         counts: dict[int, int] = defaultdict(int)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from env_registry.parameters import Settings, checked
 from rllib_empathy.joint import JointTrajectory
-from rllib_empathy.policies.kind import Action, AgentKind, AgentModule, Statistics, WorldFacts
+from rllib_empathy.policies.kind import CONTEXT, Action, AgentKind, AgentModule, Statistics, WorldFacts
 from rllib_empathy.policies.networks import (
     ActorCritic,
     Architecture,
@@ -34,6 +34,9 @@ from rllib_empathy.policies.networks import (
 
 if TYPE_CHECKING:
     from rllib_empathy.learning.groups import LearningGroup
+
+EPISODE = 100
+"""Steps that stand for an episode in worlds that do not say how long one is."""
 
 
 def _sound(schedule: float | tuple[tuple[int, float], ...]) -> float | tuple[tuple[int, float], ...]:
@@ -76,6 +79,10 @@ class ActorCriticOptions(Settings):
         0.0,
         description="share of actions that are drawn evenly, or points (env steps, share); evaluate --greedy has none",
     )
+    critic_sees_time: bool = Field(
+        False,
+        description="whether the value, though not the policy, knows how much of the episode is left, and that its limit ends it",
+    )
     network: NetworkOptions = Field(NetworkOptions(), description="sizes of the acting network")
 
     @field_validator("exploration")
@@ -87,14 +94,16 @@ class ActorCriticOptions(Settings):
         return schedule
 
 
-def architecture_for(observation_space: Box, action_space: Discrete, options: NetworkOptions) -> Architecture:
-    """The architecture that fits the spaces.
+def architecture_for(
+    observation_space: Box, action_space: Discrete, options: NetworkOptions, inputs: int = 0, critic_inputs: int = 0
+) -> Architecture:
+    """The architecture that fits the spaces, with so many numbers beside the observation.
 
     Raises:
         SettingError: the options do not fit them.
     """
     high = float(np.max(observation_space.high))
-    return Architecture.of(observation_space.shape, high, int(action_space.n), options)
+    return Architecture.of(observation_space.shape, high, int(action_space.n), options, inputs, critic_inputs)
 
 
 def exploring(log_probs: Tensor, exploration: Tensor, num_actions: int) -> Tensor:
@@ -114,19 +123,58 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     `model_config` holds its `NetworkOptions` as "network" and the share of even actions at the start as "exploration". The
     share now is a buffer: the Learner changes it, and it travels with the weights.
+
+    With "sees_time" the value, though not the policy, knows how much of the episode is gone, and that nothing follows its end.
+    Steps are counted in the agent's context. A subclass that keeps more there, before this number, says so in `num_inputs`,
+    `inputs` and `notice`.
     """
 
     exploration: Tensor
 
     def setup(self) -> None:
+        self.episode_length: int | None = self.model_config.get("episode_length")
+        self.sees_time = bool(self.model_config.get("sees_time"))
         options = checked(NetworkOptions, self.model_config.get("network"), "network options")
-        self.architecture = architecture_for(self.observation_space, self.action_space, options)
+        self.architecture = architecture_for(self.observation_space, self.action_space, options, *self.num_inputs)
         self.actor_critic = ActorCritic(self.architecture)
         self.register_buffer("exploration", torch.tensor([self.model_config.get("exploration", 0.0)]))
 
     def get_non_inference_attributes(self) -> list[str]:
         """Nothing: value and policy share all but the value head."""
         return []
+
+    @property
+    def num_inputs(self) -> tuple[int, int]:
+        """Numbers beside the observation that policy and value see, and further ones that the value alone sees."""
+        return 0, int(self.sees_time)
+
+    @property
+    def time_unit(self) -> int:
+        """Steps that count as 1."""
+        return self.episode_length or EPISODE
+
+    def inputs(self, context: Tensor) -> Tensor:
+        """What the network sees of a context; both `[..., sum of num_inputs]`."""
+        return context / self.time_unit
+
+    def is_over(self, context: Tensor) -> Tensor:
+        """Whether the episode ended before an observation with this context, as far as the agent knows: `[...]` bool."""
+        if not self.sees_time or self.episode_length is None:
+            return torch.zeros(context.shape[:-1], dtype=torch.bool, device=context.device)
+        return context[..., -1] >= self.episode_length
+
+    @classmethod
+    def notice(
+        cls,
+        modules: Sequence[ActorCriticModule],
+        parameters: Parameters,
+        agents: Tensor,
+        observations: Tensor,
+        actions: Tensor,
+        alive: Tensor,
+        context: Tensor,
+    ) -> Tensor:
+        return context + 1
 
     @property
     def group(self) -> Hashable:
@@ -149,7 +197,9 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         generator: torch.Generator,
         explore: bool,
     ) -> Action:
-        answer = evaluate(modules[0].architecture, parameters, observations.unsqueeze(1), state)
+        context = state.get(CONTEXT)
+        inputs = None if context is None else modules[0].inputs(context).unsqueeze(1)
+        answer = evaluate(modules[0].architecture, parameters, observations.unsqueeze(1), state, inputs=inputs)
         log_policy = torch.log_softmax(answer.logits.squeeze(1), -1)
         scores = log_policy
         if explore:
@@ -157,14 +207,17 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
             # Gumbel-max: the largest of log p - log(exponential noise) is distributed as p.
             scores = log_policy - torch.empty_like(log_policy).exponential_(generator=generator).log()
         actions = scores.argmax(-1)
-        return Action(actions, log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1), answer.state)
+        after = answer.state if context is None else {**answer.state, CONTEXT: context}
+        return Action(actions, log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1), after)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
-        return {name: value[0] for name, value in initial_state(self.architecture, 1, rows).items()}
+        state = {name: value[0] for name, value in initial_state(self.architecture, 1, rows).items()}
+        size = sum(self.num_inputs)
+        return {**state, CONTEXT: torch.zeros(rows, size)} if size else state
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """RLlib's form of the state: without the batch axis."""
-        return {name: value[0] for name, value in self.initial_state(1).items()}
+        """RLlib's form of the recurrent state: without the batch axis."""
+        return {name: value[0, 0] for name, value in initial_state(self.architecture, 1, 1).items()}
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         observations = batch[Columns.OBS]
@@ -203,7 +256,8 @@ class Minibatch(NamedTuple):
     returns: Tensor  # [G, T, M] targets of the value
     weights: Tensor  # [G, T, M] of the rows: 0 where the agent is not alive, their mean over the batch is 1
     starts: Tensor  # [G, T, M]
-    state: State  # before the first step
+    inputs: Tensor  # [G, T, M, numbers beside the observation]
+    state: State  # recurrent, before the first step
 
     def each(self, function: Callable[[Tensor], Tensor], state: State) -> Minibatch:
         """The same with `function` applied to every column, and another state."""
@@ -225,7 +279,12 @@ class ActorCriticKind(AgentKind):
 
     @classmethod
     def model_config(cls, options: ActorCriticOptions, world: WorldFacts, agents: tuple[int, ...]) -> dict[str, Any]:
-        return {"network": options.network.model_dump(), "exploration": scheduled(options.exploration, 0)}
+        return {
+            "network": options.network.model_dump(),
+            "exploration": scheduled(options.exploration, 0),
+            "sees_time": options.critic_sees_time,
+            "episode_length": world.episode_length,
+        }
 
     def trained_parameters(self, module: Any) -> dict[str, tuple[list[Tensor], Schedule]]:
         """Optimiser name -> the parameters that it steps, and its learning rate. Acting networks have the default one."""
@@ -277,7 +336,8 @@ class ActorCriticKind(AgentKind):
         """The loss `[G]` of each agent of a group, a weighted mean over rows, and its parts."""
         rows = batch.actions.shape[1] * batch.actions.shape[2]
         parameters = modules[0].stacked(modules, rows)
-        answer = evaluate(modules[0].architecture, parameters, batch.observations, batch.state, batch.starts)
+        architecture = modules[0].architecture
+        answer = evaluate(architecture, parameters, batch.observations, batch.state, batch.starts, batch.inputs)
         log_policy = torch.log_softmax(answer.logits, -1)
         log_probs = log_policy.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
         log_probs = exploring(log_probs, parameters["exploration"], log_policy.shape[-1])

@@ -19,6 +19,10 @@ Statistics = dict[str, Tensor]
 """Name -> [G], one number for each agent of a group."""
 
 
+CONTEXT = "context"
+"""Name of the part of an agent's state that it keeps of the joint steps."""
+
+
 class WorldFacts(NamedTuple):
     """What agents may need to know of a world before they enter it."""
 
@@ -29,6 +33,8 @@ class WorldFacts(NamedTuple):
     observation_space: Any
     action_spaces: Sequence[Any]  # of all agents
     title: str  # what the world is called in messages; worlds of one title are the same but for their env_config
+    episode_length: int | None = None  # steps after which every episode is cut off, where the world says so
+    fully_observed: bool = False  # every agent's observation shows the whole state
 
 
 class Action(NamedTuple):
@@ -36,7 +42,7 @@ class Action(NamedTuple):
 
     actions: Tensor  # [G, M] int64
     log_probs: Tensor  # [G, M]
-    state: State  # recurrent state after it, name -> [G, M, size]
+    state: State  # after it, name -> [G, M, size]
 
 
 class AgentModule(TorchRLModule, ABC):
@@ -67,7 +73,7 @@ class AgentModule(TorchRLModule, ABC):
             modules: the G agents' modules.
             parameters: `cls.stacked(modules, M)`.
             observations: `[G, M, *observation_shape]`.
-            state: name -> `[G, M, size]`; rows of games that just began are zero.
+            state: name -> `[G, M, size]`, see `initial_state`; rows of games that just began are zero.
             generator: the source of all chance.
             explore: sample from the policy; otherwise its most probable action.
         """
@@ -94,8 +100,37 @@ class AgentModule(TorchRLModule, ABC):
         super().set_state(state)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
-        """Recurrent state at the start of an episode, name -> `[M, size]`; empty without memory."""
+        """What is carried through an episode, as it is at its start: zeros, name -> `[M, size]`.
+
+        That is recurrent state, and under CONTEXT what the agent keeps of the joint steps, if it keeps anything (`notice`).
+        """
         return {}
+
+    @classmethod
+    def notice(
+        cls,
+        modules: Sequence[Any],
+        parameters: Parameters,
+        agents: Tensor,
+        observations: Tensor,
+        actions: Tensor,
+        alive: Tensor,
+        context: Tensor,
+    ) -> Tensor:
+        """The context `[G, M, E]` after a step; asked of agents that have one, once all agents have chosen their actions.
+
+        What it was before each step is noted in the joint trajectory, so that an agent learns from what it acted on.
+
+        Args:
+            modules: the G agents' modules.
+            parameters: `cls.stacked(modules, M)`.
+            agents: `[G, n]`, which agents each module plays; their rows M are the first one's games, then the second's.
+            observations: `[B, N, *observation_shape]`, what all agents acted on.
+            actions: `[B, N]` of all agents.
+            alive: `[B, N]`, who takes part in the step.
+            context: `[G, M, E]` before the step.
+        """
+        return context
 
 
 class AgentKind(ABC):
@@ -113,6 +148,8 @@ class AgentKind(ABC):
     Options: ClassVar[type[Settings]]
     Module: ClassVar[type[AgentModule]]
     learns: ClassVar[bool] = True
+    needs_whole_episodes: ClassVar[bool] = False
+    """Whether its trajectories have to begin where episodes begin."""
 
     def __init__(self, module_id: str, options: Any, agents: tuple[int, ...]) -> None:
         self.module_id = module_id

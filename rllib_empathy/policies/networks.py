@@ -61,12 +61,20 @@ class Architecture(NamedTuple):
     scale: float  # observations are multiplied by it
     num_actions: int
     options: NetworkOptions
+    inputs: int = 0  # numbers beside the observation that policy and value see
+    critic_inputs: int = 0  # further ones that the value alone sees; it is linear in them
 
     @classmethod
     def of(
-        cls, observation_shape: Sequence[int], high: float, num_actions: int, options: NetworkOptions
+        cls,
+        observation_shape: Sequence[int],
+        high: float,
+        num_actions: int,
+        options: NetworkOptions,
+        inputs: int = 0,
+        critic_inputs: int = 0,
     ) -> Architecture:
-        """The architecture for observations of this shape that reach up to `high`.
+        """The architecture for observations of this shape that reach up to `high`, and numbers beside them.
 
         Raises:
             SettingError: convolutions without padding shrink the window to nothing.
@@ -85,7 +93,7 @@ class Architecture(NamedTuple):
         elif options.conv_filters:
             options = options.model_copy(update={"conv_filters": ()})
         scale = 1.0 / high if np.isfinite(high) and high > 1 else 1.0
-        return cls(shape, scale, num_actions, options)
+        return cls(shape, scale, num_actions, options, inputs, critic_inputs)
 
     @property
     def convolutions(self) -> list[tuple[int, int, int, int]]:
@@ -101,7 +109,7 @@ class Architecture(NamedTuple):
 
     @property
     def features(self) -> int:
-        """Numbers per observation that reach the first fully connected layer."""
+        """Numbers that convolutions make of an observation."""
         if not self.convolutions:
             return prod(self.observation_shape)
         _, filters, height, width = self.convolutions[-1]
@@ -124,7 +132,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         options = architecture.options
         self.convolutions = nn.ModuleList(nn.Conv2d(c, f, 3) for c, f, _, _ in architecture.convolutions)
-        sizes = [architecture.features, *options.hidden]
+        sizes = [architecture.features + architecture.inputs, *options.hidden]
         self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         width = sizes[-1]
         if options.memory != "none":
@@ -132,7 +140,7 @@ class ActorCritic(nn.Module):
             self.memory = recurrent(width, options.memory_size)
             width = options.memory_size
         self.policy = nn.Linear(width, architecture.num_actions)
-        self.value = nn.Linear(width, 1)
+        self.value = nn.Linear(width, 1 + architecture.critic_inputs)
         gains = {"policy": 0.01, "value": 1.0, "memory": 1.0}
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
@@ -159,8 +167,12 @@ def evaluate(
     observations: Tensor,
     state: State | None = None,
     starts: Tensor | None = None,
+    inputs: Tensor | None = None,
 ) -> Evaluation:
     """Policies and values of G agents.
+
+    A value is  v_0(x) + sum_k c_k v_k(x)  with the last layer's features x and critic inputs c: time left, for instance, has a
+    worth per step that depends on what is seen.
 
     Args:
         architecture: of all G networks.
@@ -168,21 +180,32 @@ def evaluate(
         observations: `[G, T, M, *observation_shape]`, any number type.
         state: before the first step; needed with memory only.
         starts: `[T, M]` or `[G, T, M]`, true where a step is an episode's first: memory is cleared before it.
+        inputs: `[G, T, M, inputs + critic_inputs]`, the numbers beside the observation; default: zeros.
     """
     agents, steps, rows = observations.shape[:3]
     if not isinstance(parameters, Prepared):
         parameters = prepare(architecture, parameters, steps * rows)
     x = encode(architecture, parameters, observations.flatten(1, 2))
+    if inputs is None:
+        inputs = x.new_zeros(agents, steps, rows, architecture.inputs + architecture.critic_inputs)
+    inputs, critic_inputs = inputs.flatten(1, 2).split((architecture.inputs, architecture.critic_inputs), -1)
+    if architecture.inputs:
+        x = torch.cat([x, inputs.to(x.dtype)], -1)
     for index in range(len(architecture.options.hidden)):
         x = torch.relu(linear(x, parameters[f"linears.{index}.weight"], parameters[f"linears.{index}.bias"]))
-    state = state or {}
-    if architecture.options.memory != "none":
+    if architecture.options.memory == "none":
+        state = {}
+    else:
+        assert state is not None
         x, state = _remember(architecture, parameters, x.reshape(agents, steps, rows, -1), state, starts)
         x = x.reshape(agents, steps * rows, -1)
     # Weights on the left: a product with so few columns on the right would have a very slow gradient.
     heads = torch.baddbmm(parameters["heads.bias"].unsqueeze(2), parameters["heads.weight"], x.transpose(1, 2))
-    logits = heads[:, :-1].transpose(1, 2).reshape(agents, steps, rows, -1)
-    return Evaluation(logits.contiguous(), heads[:, -1].reshape(agents, steps, rows), state)
+    logits, values, slopes = heads.split((architecture.num_actions, 1, architecture.critic_inputs), 1)
+    if architecture.critic_inputs:
+        values = values + (slopes * critic_inputs.transpose(1, 2)).sum(1, keepdim=True)
+    logits = logits.transpose(1, 2).reshape(agents, steps, rows, -1)
+    return Evaluation(logits.contiguous(), values.reshape(agents, steps, rows), state)
 
 
 def encode(architecture: Architecture, parameters: Parameters, observations: Tensor) -> Tensor:
@@ -288,7 +311,7 @@ def _remember(
     starts = starts.expand(agents, steps, rows)
     cuts = [0, *(t for t in range(1, steps) if bool(starts[:, t].any())), steps]
     run: Any = torch.lstm if architecture.options.memory == "lstm" else torch.gru
-    names = list(state)
+    names = [name for name in ("h", "c") if name in state]
     outputs: list[list[Tensor]] = [[] for _ in range(agents)]
     last = {name: list(state[name].unbind(0)) for name in names}
     for agent in range(agents):

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rllib_empathy.policies.kind import AgentModule
+from rllib_empathy.policies.kind import CONTEXT, AgentModule
 from rllib_empathy.policies.networks import Parameters, State
 from rllib_empathy.population import Population
 
 
 class JointPolicy:
-    """The policies of a whole population, with their recurrent states in B games.
+    """The policies of a whole population, with what they carry through B games.
 
     Args:
         population: who plays what.
@@ -43,6 +43,37 @@ class JointPolicy:
         for group in self._groups:
             group.parameters = None
 
+    def context(self, starts: NDArray[np.bool_] | None = None) -> NDArray[np.float32] | None:
+        """What the agents keep of their episodes, `[B, N, E]`, zeros behind it for those that keep less; None: nobody does.
+
+        Args:
+            starts: `[B]`, games that have just begun: the context is zero there. Default: none.
+        """
+        kept = [group for group in self._groups if CONTEXT in group.state]
+        if not kept:
+            return None
+        size = max(group.state[CONTEXT].shape[-1] for group in kept)
+        out = np.zeros((kept[0].num_games, self._num_agents, size), np.float32)
+        for group in kept:
+            found = group.state[CONTEXT].reshape(-1, group.num_games, group.state[CONTEXT].shape[-1])
+            out[:, group.agents.flatten().numpy(), : found.shape[-1]] = found.transpose(0, 1).numpy()
+        if starts is not None:
+            out[starts] = 0
+        return out
+
+    @torch.no_grad()
+    def notice(self, observations: NDArray, actions: NDArray[np.int64], alive: NDArray[np.bool_]) -> None:
+        """Tells agents that keep a context what all have done.
+
+        Args:
+            observations: `[B, N, *shape]` on which they acted.
+            actions: `[B, N]`.
+            alive: `[B, N]`, who takes part.
+        """
+        for group in self._groups:
+            if CONTEXT in group.state:
+                group.notice(*map(torch.from_numpy, (observations, actions, alive)))
+
     @torch.no_grad()
     def act(
         self, observations: NDArray, starts: NDArray[np.bool_], explore: bool
@@ -51,7 +82,7 @@ class JointPolicy:
 
         Args:
             observations: `[B, N, *shape]`.
-            starts: `[B]`, games that have just begun: recurrent states are cleared there.
+            starts: `[B]`, games that have just begun: states are cleared there.
             explore: sample; otherwise the most probable action.
         """
         seen = torch.from_numpy(observations)
@@ -63,7 +94,7 @@ class JointPolicy:
         return actions, log_probs
 
     def states(self) -> tuple[dict[str, NDArray], ...]:
-        """Recurrent state of every agent, name -> `[B, size]`."""
+        """What every agent carries through its episode, name -> `[B, size]`."""
         found: list[dict[str, NDArray]] = [{} for _ in range(self._num_agents)]
         for group in self._groups:
             for name, value in group.state.items():
@@ -114,3 +145,9 @@ class _Group:
         columns = self.agents.flatten().numpy()
         actions[:, columns] = answer.actions.reshape(len(columns), -1).T.numpy()
         log_probs[:, columns] = answer.log_probs.reshape(len(columns), -1).T.numpy()
+
+    def notice(self, observations: Tensor, actions: Tensor, alive: Tensor) -> None:
+        assert self.parameters is not None
+        self.state[CONTEXT] = self.modules[0].notice(
+            self.modules, self.parameters, self.agents, observations, actions, alive, self.state[CONTEXT]
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -234,8 +234,12 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         events: dict[str, list[NDArray]] = {name: [] for name in self.world.event_names}
         tails: list[tuple[int, NDArray, NDArray]] = []
         seats: list[NDArray] = []
+        contexts: list[NDArray | None] = []
+        tail_contexts: list[NDArray | None] = []
         while len(rows["rewards"]) < steps if steps is not None else under_way.any():
+            contexts.append(self.policy.context(self._begun))
             actions, log_probs = self.policy.act(self._observations, self._begun, explore)
+            self.policy.notice(self._observations, actions, self.world.alive)
             alive = self.world.alive & under_way[:, None]
             if isinstance(self.world, ShuffledSeats):
                 seats.append(self.world.seats)
@@ -261,6 +265,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             if step.final_observations is not None:
                 games = (ended & under_way).nonzero()[0]
                 tails.append((len(rows["rewards"]) - 1, games, step.final_observations[games]))
+                tail_contexts.append(_rows(self.policy.context(), games))
             self._observations, self._begun = step.observations, ended
             if whole_episodes:
                 under_way &= ~ended
@@ -269,6 +274,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         last = len(rows["rewards"]) - 1
         going = (~rows["terminated"][last] & ~rows["truncated"][last] & under_way).nonzero()[0]
         tails.append((last, going, self._observations[going]))
+        tail_contexts.append(_rows(self.policy.context(), going))
         trajectory = JointTrajectory(
             **{name: np.stack(columns) for name, columns in rows.items()},
             tail_steps=np.concatenate([np.full(len(games), step) for step, games, _ in tails]),
@@ -283,6 +289,8 @@ class JointEnvRunner(EnvRunner, Checkpointable):
                 "steps": played,
                 "goes_on": np.isin(np.arange(self.num_games), going),
             },
+            context=_joined(np.stack, contexts),
+            tail_context=_joined(np.concatenate, tail_contexts),
         )
         self._steps_played += len(rows["rewards"])
         self._count_steps(trajectory)
@@ -359,6 +367,14 @@ _ROWS = (
     "terminated",
     "truncated",
 )
+
+
+def _rows(column: NDArray | None, games: NDArray) -> NDArray | None:
+    return None if column is None else column[games]
+
+
+def _joined(join: Callable[[list[Any]], NDArray], columns: list[NDArray | None]) -> NDArray | None:
+    return None if columns[0] is None else join(columns)
 
 
 def _cut_at_the_end(trajectory: JointTrajectory) -> NDArray[np.bool_]:

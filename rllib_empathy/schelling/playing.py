@@ -58,7 +58,10 @@ def play_mixtures(
     returns, under_way = np.zeros((games, players)), np.ones((games, 1), np.bool_)
     while under_way.any():
         chosen = [policy.act(observations, begun, explore=True)[0] for policy in policies]
-        step = playing.step(np.where(cooperates, *chosen))
+        actions = np.where(cooperates, *chosen)
+        for policy in policies:
+            policy.notice(observations, actions, playing.alive)
+        step = playing.step(actions)
         returns += step.rewards * under_way
         observations, begun = step.observations, step.terminated | step.truncated
         under_way &= ~begun[:, None]

@@ -15,13 +15,20 @@ POPULATIONS = {
     "mixed": [{"kind": "ppo", "count": 2, "lr": 0.01}, "a2c", "random"],
     "shared, gru": [{"kind": "a2c", "count": 4, "shared": True, "network": {"memory": "gru", "memory_size": 8}}],
     "lase": [{"kind": "lase", "count": 2, "buffer_size": 3, "update_frequency": 2}, "go", "blind_gift"],
+    "reciprocators": [
+        {"kind": "reciprocator", "count": 2, "estimator": {"refit_every": 2, "buffer_size": 2}},
+        {"kind": "ppo", "count": 2, "critic_sees_time": True},
+    ],
     "lstm": [{"kind": "ppo", "count": 4, "network": {"memory": "lstm", "memory_size": 8}}],
 }
 
 
 @pytest.mark.parametrize("population", POPULATIONS.values(), ids=POPULATIONS)
 def test_resuming_continues_bit_equal(ray_local, tmp_path, population):
-    original = small_config(population=population).build_algo()
+    config = small_config(population=population)
+    if "reciprocator" in str(population):
+        config.environment(env_config={"episode_length": 10})
+    original = config.build_algo()
     for _ in range(2):
         original.train()
     before = weights(original)
@@ -55,7 +62,8 @@ def test_going_back_to_a_checkpoint_goes_back(ray_local, tmp_path):
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.learns])
 def test_every_learning_kind_trains_in_every_world(ray_local, world, kind):
-    algorithm = small_config(world, kind).build_algo()
+    mode = "complete_episodes" if KINDS[kind].needs_whole_episodes else "truncate_episodes"
+    algorithm = small_config(world, kind).env_runners(batch_mode=mode).build_algo()
     before = weights(algorithm)
     for _ in range(2):
         result = algorithm.train()

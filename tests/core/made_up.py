@@ -22,6 +22,7 @@ def made_up(
     deaths: float = 0.1,
     joins: float = 0.2,
     seats: bool = False,
+    context: int = 3,
 ) -> JointTrajectory:
     """A trajectory of numpy columns as a runner would make it.
 
@@ -38,6 +39,7 @@ def made_up(
         deaths: probability that an agent leaves with a step.
         joins: probability that an absent agent comes in after a step.
         seats: agents sit anywhere, and elsewhere in each episode.
+        context: numbers that every agent keeps of its episode.
     """
     rng = np.random.default_rng(seed)
     rows: dict[str, list[Any]] = {name: [] for name in ("alive", "survives", "starts", "terminated", "truncated")}
@@ -91,13 +93,15 @@ def made_up(
         events={name: rng.integers(0, 3, size, np.uint8) for name in ("apples", "waste")},
         seats=order,
         origin={"game": np.arange(games), "steps": rng.integers(1, steps + 1, games)},
+        context=rng.normal(size=(*size, context)).astype(np.float32),
+        tail_context=rng.normal(size=(len(tails), agents, context)).astype(np.float32),
     )
 
 
 def shuffled(joint: JointTrajectory, games: np.ndarray, agents: np.ndarray) -> JointTrajectory:
     """The numpy trajectory with games and agents in another order: new game b was `games[b]`."""
     place = np.argsort(games)
-    per_agent = ("observations", "actions", "log_probs", "rewards", "alive", "survives")
+    per_agent = ("observations", "actions", "log_probs", "rewards", "alive", "survives", "context")
     columns = {name: getattr(joint, name)[:, games][:, :, agents] for name in per_agent}
     columns |= {name: getattr(joint, name)[:, games] for name in ("starts", "terminated", "truncated")}
     return JointTrajectory(
@@ -105,6 +109,7 @@ def shuffled(joint: JointTrajectory, games: np.ndarray, agents: np.ndarray) -> J
         tail_steps=joint.tail_steps,
         tail_games=place[joint.tail_games],
         tail_observations=joint.tail_observations[:, agents],
+        tail_context=None if joint.tail_context is None else joint.tail_context[:, agents],
         states=tuple({name: column[games] for name, column in joint.states[agent].items()} for agent in agents),
         events={name: column[:, games][:, :, agents] for name, column in joint.events.items()},
         seats=None if joint.seats is None else joint.seats[:, games][:, :, agents],

@@ -77,6 +77,7 @@ def test_gradients_are_those_of_the_mixture(kind):
         returns=torch.randn(size, generator=random),
         weights=torch.ones(size),
         starts=torch.zeros(size, dtype=torch.bool),
+        inputs=torch.zeros(*size, 0),
         state={},
     )
     parameters = [p for module in group.modules for p in module.actor_critic.parameters()]

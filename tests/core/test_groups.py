@@ -17,12 +17,12 @@ from rllib_empathy.learning import groups
 from rllib_empathy.learning.groups import (
     LearningGroup,
     all_parameters,
-    explained_variance,
     group_modules,
     minibatches,
     row_weights,
     standardized,
 )
+from rllib_empathy.learning.statistics import explained_variance
 from rllib_empathy.policies.actor_critic import Minibatch, scheduled
 from rllib_empathy.policies.networks import evaluate, stack_parameters
 from tests.core.agents import STATES, group_of, module_of
@@ -40,11 +40,13 @@ COLUMNS = ("actions", "log_probs", "advantages", "returns", "weights", "starts")
 
 
 def values_of(group: LearningGroup, joint: JointTrajectory) -> tuple[Tensor, Tensor]:
-    return groups.trajectory_values(group, joint, group.gather(joint.observations))
+    seen = group.gather(joint.observations)
+    return groups.trajectory_values(group, joint, seen, group.inputs(joint.context, seen))
 
 
 def batch_of(group: LearningGroup, joint: JointTrajectory, advantages: Tensor, returns: Tensor) -> Minibatch:
-    return groups.group_batch(group, joint, group.gather(joint.observations), advantages, returns)
+    seen = group.gather(joint.observations)
+    return groups.group_batch(group, joint, seen, group.inputs(joint.context, seen), advantages, returns)
 
 
 def some_batch(group: LearningGroup, memory: str = "none", **made: Any) -> tuple[JointTrajectory, Minibatch]:

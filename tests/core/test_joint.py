@@ -39,9 +39,10 @@ def assert_same(one: JointTrajectory, other: JointTrajectory) -> None:
 
 
 def tails(joint: JointTrajectory) -> dict[tuple[int, int], bytes]:
-    """(step, game) -> what was seen after it."""
+    """(step, game) -> what was seen and known after it."""
     places = zip(joint.tail_steps.tolist(), joint.tail_games.tolist(), strict=True)
-    return {place: np.asarray(seen).tobytes() for place, seen in zip(places, joint.tail_observations, strict=True)}
+    shown = zip(joint.tail_observations, np.asarray(joint.tail_context), strict=True)
+    return {place: b"".join(np.asarray(x).tobytes() for x in seen) for place, seen in zip(places, shown, strict=True)}
 
 
 def test_counts_of_steps():
@@ -107,7 +108,8 @@ def test_taking_apart_and_putting_together_is_the_identity(seed, games, whole_ep
     # The tails' order is free: they name their place.
     assert tails(together) == tails(joint)
     order = np.lexsort((together.tail_games, together.tail_steps))
-    in_order = {name: getattr(together, name)[order] for name in ("tail_steps", "tail_games", "tail_observations")}
+    of_tails = ("tail_steps", "tail_games", "tail_observations", "tail_context")
+    in_order = {name: getattr(together, name)[order] for name in of_tails}
     expected = np.lexsort((joint.tail_games, joint.tail_steps))
     of_joint = {name: getattr(joint, name)[expected] for name in in_order}
     assert_same(replace(together, **in_order), replace(joint, **of_joint))
@@ -140,7 +142,16 @@ def test_everything_of_a_game_stays_with_it(seed, sizes):
 PER_STEP = (
     "observations", "actions", "log_probs", "rewards", "alive", "survives", "starts", "terminated", "truncated",
     "seats",
+    "context",
 )  # fmt: skip
+
+
+def test_agents_that_keep_nothing_have_no_context():
+    joint = replace(made_up(1), context=None, tail_context=None)
+    for same in (joint.to_tensors(), joint.games(1, 3), concatenate([joint, joint])):
+        assert same.context is None
+        assert same.tail_context is None
+    assert joint.nbytes() < made_up(1).nbytes()
 
 
 def test_a_single_trajectory_is_handed_on():

@@ -17,7 +17,7 @@ from env_registry.parameters import SettingError
 from rllib_empathy.learning.groups import LearningGroup, group_batch, minibatches
 from rllib_empathy.policies import KINDS, AgentKind, AgentModule, kind_named, register_kind
 from rllib_empathy.policies.actor_critic import ActorCriticKind
-from rllib_empathy.policies.kind import checked_options
+from rllib_empathy.policies.kind import CONTEXT, checked_options
 from rllib_empathy.reshaping.rewards import reshape_rewards
 from tests.core.agents import READY, SMALL, STATES, facts_of, module_of
 from tests.core.made_up import made_up
@@ -75,7 +75,7 @@ def test_acts(name, memory, world):
     assert (answer.log_probs <= 0).all()
     expected = {key: (2, *value.shape) for key, value in modules[0].initial_state(6).items()}
     assert {key: tuple(value.shape) for key, value in answer.state.items()} == expected
-    assert {key: shape[2] for key, shape in expected.items()} == STATES[memory]
+    assert {key: shape[2] for key, shape in expected.items() if key != CONTEXT} == STATES[memory]
 
 
 @pytest.mark.parametrize("explore", [True, False])
@@ -171,7 +171,7 @@ def test_what_a_kind_says_of_itself(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rewards_and_gifts(name):
-    joint = made_up(1, shape=(5,)).to_tensors()
+    joint = made_up(1, shape=(5,), whole_episodes=KINDS[name].needs_whole_episodes).to_tensors()
     kinds = [KINDS[name](f"agent_{agent}", options_of(name), (agent,)) for agent in range(3)]
     modules = {kind.module_id: module_of(name) for kind in kinds}
     for agent, kind in enumerate(kinds):
@@ -197,7 +197,8 @@ def test_a_step_of_learning_reaches_all_acting_parameters(name, memory, world):
     group = LearningGroup(kinds, modules)
     joint = made_up(1, agents=2, shape=WORLDS[world], memory=STATES[memory]).to_tensors()
     advantages, returns = torch.randn(2, *joint.shape, generator=torch.Generator().manual_seed(1))
-    batch = group_batch(group, joint, group.gather(joint.observations), advantages, returns)
+    seen = group.gather(joint.observations)
+    batch = group_batch(group, joint, seen, group.inputs(joint.context, seen), advantages, returns)
     parts = list(minibatches(group, batch, 36, torch.Generator().manual_seed(1)))
     assert len(parts) == kinds[0].num_epochs * kinds[0].num_minibatches(36)
     loss, statistics = kind.losses(kinds, modules, parts[0], 0)

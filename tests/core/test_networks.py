@@ -78,7 +78,11 @@ def padded(windows: Tensor, padding: str) -> Tensor:
 
 
 def one_row(
-    network: ActorCritic, architecture: Architecture, observation: Tensor, state: dict[str, Tensor]
+    network: ActorCritic,
+    architecture: Architecture,
+    observation: Tensor,
+    state: dict[str, Tensor],
+    inputs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """One agent, one game, one step, layer by layer."""
     x = observation.float() / 255
@@ -87,6 +91,8 @@ def one_row(
         for layer in network.convolutions:
             x = torch.relu(layer(padded(x, architecture.options.padding)))
     x = x.reshape(1, -1)
+    if inputs is not None:
+        x = torch.cat([x, inputs[None, : architecture.inputs]], 1)
     for layer in network.linears:
         x = torch.relu(layer(x))
     after = {}
@@ -96,7 +102,10 @@ def one_row(
     elif architecture.options.memory == "gru":
         _, h = network.memory(x.unsqueeze(0), state["h"].view(1, 1, -1))
         x, after = h[0], {"h": h.flatten()}
-    return network.policy(x)[0], network.value(x)[0, 0], after
+    value, *slopes = network.value(x)[0]
+    if inputs is not None:
+        value = value + sum(c * slope for c, slope in zip(inputs[architecture.inputs :], slopes, strict=True))
+    return network.policy(x)[0], value, after
 
 
 def slow(
@@ -331,3 +340,27 @@ def test_what_a_network_begins_with(memory):
     state = initial_state(architecture, 2, 3)
     assert set(state) == {"none": set(), "gru": {"h"}, "lstm": {"h", "c"}}[memory]
     assert all(value.shape == (2, 3, 5) and (value == 0).all() for value in state.values())
+
+
+@pytest.mark.parametrize(("inputs", "critic_inputs"), [(2, 0), (0, 1), (3, 2)])
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("shape", [GRID, VECTOR])
+def test_numbers_beside_the_observation(shape, memory, inputs, critic_inputs):
+    options = NetworkOptions(hidden=(8,), memory=memory, memory_size=5)
+    architecture = Architecture.of(shape, 255.0, ACTIONS, options, inputs, critic_inputs)
+    networks = networks_of(architecture)
+    seen, state = observed(3, 1, 4, *shape), random_state(architecture, 3, 4)
+    beside = torch.randn(3, 1, 4, inputs + critic_inputs, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        answer = evaluate(architecture, stack_parameters(networks), seen, state, inputs=beside)
+        for agent, row in product(range(3), range(4)):
+            own = {name: value[agent, row] for name, value in state.items()}
+            logits, value, _ = one_row(networks[agent], architecture, seen[agent, 0, row], own, beside[agent, 0, row])
+            torch.testing.assert_close(answer.logits[agent, 0, row], logits, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(answer.values[agent, 0, row], value, atol=1e-5, rtol=1e-4)
+        without = evaluate(architecture, stack_parameters(networks), seen, state)
+        nothing = evaluate(architecture, stack_parameters(networks), seen, state, inputs=torch.zeros_like(beside))
+    assert torch.equal(without.values, nothing.values)
+    assert torch.equal(without.logits, nothing.logits)
+    if not inputs:
+        assert torch.equal(without.logits, answer.logits)  # the policy does not see what only the value sees
