@@ -230,7 +230,7 @@ class EmpathyConfig(AlgorithmConfig):
         return 0 if wanted is None else int(wanted) * max(1, self.num_learners)
 
     def _check_whole_episodes(self, kind: str) -> None:
-        length = self._world_facts().episode_length
+        length = self.world_facts().episode_length
         fragment: int | str = self.rollout_fragment_length
         if self.batch_mode == "complete_episodes" or (length and fragment != "auto" and int(fragment) % length == 0):
             return
