@@ -142,15 +142,32 @@ class Empathy(Algorithm):
         """
         deadline = monotonic() + LONGEST_WITHOUT_RUNNERS_S
         while monotonic() < deadline:
-            answers = self.env_runner_group.foreach_env_runner(
-                "sample_by_reference", local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
-            )
+            if self.config.sample_ahead:
+                answers = self._samples_ahead()
+            else:
+                answers = self.env_runner_group.foreach_env_runner(
+                    "sample_by_reference", local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
+                )
             if answers:
                 return answers
             logger.warning("No runner answers; waiting for one to come back.")
             sleep(1)
             self.restore_env_runners(self.env_runner_group)
         raise ClusterFault(f"No runner has answered for {LONGEST_WITHOUT_RUNNERS_S} s.")
+
+    def _samples_ahead(self) -> list[tuple[list[ray.ObjectRef], int, dict[str, Any]]]:
+        """What runners have sampled since they were last asked; asks them for the next batch, to be played meanwhile.
+
+        New weights reach a runner after the batch that it plays when they are made: samples are at most one update old.
+        """
+        group, tag = self.env_runner_group, "sample_ahead"
+        if not group.num_in_flight_async_reqs(tag):
+            group.foreach_env_runner_async("sample_by_reference", tag=tag)
+        answers = group.fetch_ready_async_reqs(tags=tag, timeout_seconds=self.config.sample_timeout_s)
+        busy = group.num_in_flight_async_reqs(tag)  # of runners that are late: they are not asked for more
+        ready = [number for number in group.healthy_env_runner_ids() if not busy or number in dict(answers)]
+        group.foreach_env_runner_async("sample_by_reference", tag=tag, remote_worker_ids=ready)
+        return [answer for _, answer in answers]
 
     @contextmanager
     def _learners_watched(self) -> Iterator[None]:
