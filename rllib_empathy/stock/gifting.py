@@ -207,6 +207,8 @@ class Gifting:
                 torch.nn.utils.clip_grads_with_norm_(parameters, kind.options.grad_clip, norm)
             for optimizer in optimizers.values():
                 optimizer.step()
+        for buffer in networks.buffers():  # what networks remember of their own share of the batch
+            buffer.copy_(average(buffer))
         return statistics
 
 

@@ -47,7 +47,7 @@ def own_config(env: Any = Ferry, **env_config: Any) -> PPOConfig:
 def social_weights(learner: Any) -> np.ndarray:
     gifting = learner._gifting
     return np.concatenate(
-        [p.detach().numpy().ravel() for mid in sorted(gifting.networks) for p in gifting.networks[mid].parameters()]
+        [p.numpy().ravel() for mid in sorted(gifting.networks) for p in gifting.networks[mid].state_dict().values()]
     )
 
 
