@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 .PHONY: help install train test test-hosts lint format bench constraints clean
 
 help:
-	@echo "make train        train a population in a sequential social dilemma (a few minutes)"
+	@echo "make train        LASE beside A2C in a sequential social dilemma (a few minutes)"
 	@echo "make test         ruff, mypy and the whole test suite"
 	@echo "make test-hosts   a cluster of several hosts (network namespaces; needs root): used, cut, torn down; ten minutes"
 	@echo "make bench        the benchmarks, as tables"
@@ -30,7 +30,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 train: install
-	$(BIN)/rllib-empathy train tune_configs/quickstart.yaml
+	$(BIN)/rllib-empathy tune tune_configs/quickstart.yaml
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -56,7 +56,7 @@ def a_run(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_command_works(a_run, tmp_path, monkeypatch, command):
     program, *arguments = shlex.split(command)
     assert program == "rllib-empathy"
-    arguments = [argument.replace("RUN_FOLDER", str(a_run)) for argument in arguments]
+    arguments = [str(a_run) if argument == "RUN_FOLDER" else argument for argument in arguments]
     if arguments[0] == "train":
         less = ("stop={iterations: 2}",) if "--resume" in arguments else LESS
         arguments += [part for value in less for part in ("--set", value)]
@@ -88,7 +88,7 @@ def test_there_is_something_to_run():
 @pytest.mark.parametrize(
     ("target", "runs"),
     [
-        ("train", "rllib-empathy train tune_configs/quickstart.yaml"),
+        ("train", "rllib-empathy tune tune_configs/quickstart.yaml"),
         ("test", "-m pytest"),
         ("bench", "rllib-empathy bench"),
     ],

@@ -117,7 +117,7 @@ def joint_actions_of(world: WorldFacts, agents: Sequence[int]) -> tuple[int, ...
     by_agent = {tuple(counts[agent:] + counts[:agent]) for agent in agents}
     if len(by_agent) > 1:
         raise SettingError(
-            "Agents that share networks of joint actions need co-players with like actions in the same order of seats. Give "
+            "Agents that share networks need co-players with like actions in the same order of seats. Give "
             "them separate networks (shared: false)."
         )
     return by_agent.pop()

@@ -47,7 +47,7 @@ def own_config(env: Any = Ferry, **env_config: Any) -> PPOConfig:
 def social_weights(learner: Any) -> np.ndarray:
     gifting = learner._gifting
     return np.concatenate(
-        [p.numpy().ravel() for mid in sorted(gifting.networks) for p in gifting.networks[mid].state_dict().values()]
+        [p.detach().numpy().ravel() for mid in sorted(gifting.networks) for p in gifting.networks[mid].parameters()]
     )
 
 
@@ -181,6 +181,11 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "nobody": (own_config, {}, "No policy is named"),
     "no agents": (lambda: own_config(Nobody), KINDS, "possible_agents"),
     "unknown policy": (own_config, {"cook": "lase"}, "'cook' plays nobody.*captain, deckhand, passengers"),
+    "cut episodes": (
+        own_config,
+        {"captain": "inequity_averse"},
+        "'inequity_averse' .* whole episodes.*'complete_episodes'",
+    ),
     "shared among unlike co-players": (own_config, {"passengers": "lase"}, "share networks need co-players"),
 }
 
