@@ -6,13 +6,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install train test test-hosts lint format bench constraints clean
+.PHONY: help install train test test-hosts lint format bench constraints docs clean
 
 help:
 	@echo "make train        LASE beside A2C in a sequential social dilemma (a few minutes)"
 	@echo "make test         ruff, mypy and the whole test suite"
 	@echo "make test-hosts   a cluster of several hosts (network namespaces; needs root): used, cut, torn down; ten minutes"
 	@echo "make bench        the benchmarks, as tables"
+	@echo "make docs         the docs site, in site/"
 	@echo "make lint         ruff and mypy only;  make format: let ruff mend what it can"
 	@echo "make install      only the environment, in $(VENV);  make clean: remove it and all that was built"
 	@echo "make constraints  pin the dependencies that setup.cfg has come to name"
@@ -50,11 +51,16 @@ format: install
 bench: install
 	$(BIN)/rllib-empathy bench
 
+docs: install
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The docs site: site/index.html"
+
 constraints: install
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --extra test --universal --python-version 3.10 --no-annotate \
+	$(BIN)/uv pip compile --quiet --extra test --extra docs --universal --python-version 3.10 --no-annotate \
 	  --custom-compile-command "make constraints" --output-file constraints.txt setup.cfg
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,11 +20,14 @@ def report(
 ) -> None:
     """Write one HTML page on some runs: curves, social metrics, who gave what to whom, an episode."""
     prepare()
+    from rllib_empathy.experiments.errors import RunFolderError
     from rllib_empathy.report.page import write_report
 
     with clear_errors():
         try:
             write_report(runs, out, replay, seed)
+        except RunFolderError:
+            raise
         except OSError as error:
             fail(
                 f"The report cannot be written to {out}: {error.strerror or error}. Choose another file with --out.",

@@ -10,6 +10,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rllib_empathy.experiments.errors import CheckpointError
@@ -65,6 +66,18 @@ def read_config(path: Path) -> EmpathyConfig:
             "with that algorithm's own from_checkpoint."
         )
     return EmpathyConfig.from_state(state).copy(copy_frozen=False)
+
+
+def restore_weights(module: MultiRLModule, path: Path) -> None:
+    """Gives the networks of a population, the auxiliary ones included, the weights that the checkpoint at `path` holds.
+
+    Raises:
+        CheckpointError: it is damaged, or its networks are others.
+    """
+    try:
+        module.restore_from_path(str(path / _WEIGHTS))
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _damaged(path, error) from error
 
 
 def read_agent(checkpoint: str | Path, agent: int = 0) -> TrainedAgent:

@@ -40,7 +40,8 @@ from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.metrics import equality
 from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch, scheduled
 from rllib_empathy.reshaping.gift_statistics import gift_statistics
-from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, own_views, rewards_after_gifts
+from rllib_empathy.reshaping.gifting import transfer
+from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, own_views
 
 
 class EmpathyLearner(TorchLearner):
@@ -84,16 +85,15 @@ class EmpathyLearner(TorchLearner):
         for kind in self._kinds.values():
             kind.observe(joint, modules, self._kinds)
         kinds = [self._kinds[self._module_of(agent)] for agent in range(joint.shape[2])]
-        received = rewards_after_gifts(joint, kinds)
+        weights = gift_matrix(joint, kinds)
+        received = None if weights is None else transfer(joint.rewards, weights)
         rewards = own_views(joint, kinds, received)
         self._learn(joint, rewards, env_steps)
         for mid, kind in self._trained().items():  # the runners' next actions, and what is learned from them
             modules[mid].exploration.fill_(scheduled(kind.options.exploration, env_steps))
         self._log_rewards(joint, rewards)
-        if received is not None:
+        if weights is not None and received is not None:
             self._log_after_gifts(joint, received)
-        weights = gift_matrix(joint, kinds)
-        if weights is not None:
             seats = {mid: kind.agents for mid, kind in self._kinds.items()}
             for key, value in gift_statistics(joint, weights, seats).items():
                 self.metrics.log_value(key, value, window=1)

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.checkpoints import find_checkpoint, read_config, restore_weights
 from rllib_empathy.report.svg import circle
+from rllib_empathy.reshaping.rewards import gift_matrix
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 GAMES = 9
@@ -65,13 +66,11 @@ def play_episode(run: str | Path, seed: int = 0) -> Episode:
     kinds, modules = population.kinds(), {member.module_id: full[member.module_id] for member in population.members}
     for kind in kinds.values():
         kind.observe(tensors, modules, kinds)
+    shares = gift_matrix(tensors, [kinds[population.module_of_agent[agent]] for agent in range(joint.shape[2])])
     gifts = np.zeros((steps, joint.shape[2], joint.shape[2]))
-    for agent, module_id in population.module_of_agent.items():
-        shares = kinds[module_id].gift_weights(tensors, agent)
-        if shares is not None:
-            given = (shares * tensors.rewards[..., agent, None])[:steps, 0]
-            gifts[:, agent] = given.numpy()
-            gifts[:, agent, agent] = 0
+    if shares is not None:
+        others = ~np.eye(joint.shape[2], dtype=np.bool_)
+        gifts = (shares * tensors.rewards.unsqueeze(-1))[:steps, 0].numpy() * others
     world = config.make_world(1)
     world.reset(seed, first_game=game)
     frames: list[NDArray[np.uint8]] | None = []

@@ -18,6 +18,7 @@ def gift_statistics(
 
     - `gift_share/agent_i_to_j`, `gift_share_std/agent_i_to_j`: mean and standard deviation of w^ij over the steps in which i
       had a reward to share;
+    - `gift_amount/agent_i_to_j`: reward per step that i gives to j;
     - `gift_given/agent_i`, `gift_received/agent_i`: reward per step, the sum over co-players;
     - `gift_share_when/EVENT`, `gift_share_otherwise/EVENT`: mean of w^ij over those of these steps in which j had this event,
       and over those in which it had not; left out where there was no such step.
@@ -35,7 +36,7 @@ def gift_statistics(
     deviation = ((counted * weights).sum((0, 1)) / counts - mean**2).clamp(min=0).sqrt()
     others = ~torch.eye(agents, dtype=torch.bool, device=weights.device)
     amounts = torch.einsum("tbi,tbij->ij", joint.rewards, weights) * others / (steps * games)
-    columns = [mean, deviation, amounts.sum(1, keepdim=True), amounts.sum(0).unsqueeze(1)]
+    columns = [mean, deviation, amounts, amounts.sum(1, keepdim=True), amounts.sum(0).unsqueeze(1)]
     pairs = (shares_something.unsqueeze(-1) & joint.alive.unsqueeze(-2) & others).to(
         weights.dtype
     )  # [T, B, giver, other]
@@ -56,13 +57,15 @@ def gift_statistics(
 
 
 def _named(agent: int, numbers: list[float], events: list[str]) -> dict[str, float]:
-    agents = (len(numbers) - 2 - 4 * len(events)) // 2
-    mean, deviation, rest = numbers[:agents], numbers[agents : 2 * agents], numbers[2 * agents :]
+    agents = (len(numbers) - 2 - 4 * len(events)) // 3
+    mean, deviation, amount = (numbers[agents * n : agents * (n + 1)] for n in range(3))
+    rest = numbers[3 * agents :]
     found = {f"gift_given/agent_{agent}": rest[0], f"gift_received/agent_{agent}": rest[1]}
     for other in range(agents):
         if other != agent:
             found[f"gift_share/agent_{agent}_to_{other}"] = mean[other]
             found[f"gift_share_std/agent_{agent}_to_{other}"] = deviation[other]
+            found[f"gift_amount/agent_{agent}_to_{other}"] = amount[other]
     for number, event in enumerate(events):
         when, when_count, otherwise, otherwise_count = rest[2 + 4 * number : 6 + 4 * number]
         if when_count:

@@ -56,6 +56,7 @@ def test_like_loops(agents):
         for other in set(range(agents)) - {agent}:
             expected[f"gift_share/agent_{agent}_to_{other}"] = np.mean(shares[agent, other])
             expected[f"gift_share_std/agent_{agent}_to_{other}"] = np.std(shares[agent, other])
+            expected[f"gift_amount/agent_{agent}_to_{other}"] = amounts[agent, other]
         for event in joint.events:
             expected[f"gift_share_when/{event}"] = np.mean(by_event[agent, event, True])
             expected[f"gift_share_otherwise/{event}"] = np.mean(by_event[agent, event, False])
