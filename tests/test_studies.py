@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from rllib_empathy.experiments.experiment import Experiment, load_experiment, me
 from rllib_empathy.experiments.metrics_table import read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder
 from rllib_empathy.experiments.study import Sampler
+from rllib_empathy.shipped import shipped
 from rllib_empathy.studies.search import extremes, samples, within
 from rllib_empathy.studies.study_folder import Outcome, StudyFolder
 from rllib_empathy.studies.trials import trials_of
@@ -159,6 +163,10 @@ def test_overrides_reach_into_lists_merge_mappings_and_leave_the_original():
         ({"scheduler": {"asha": {}, "pbt": {}}}, "either asha or pbt"),
         ({"scheduler": {"asha": {"grace": 3}}}, "Unknown key in study.scheduler.asha 'grace'"),
         ({"scheduler": {"pbt": {}}}, "there is none"),
+        (
+            {"scheduler": {"pbt": {}}, "search": {"training.lr": {"uniform": [0, 1]}}, "max_concurrent_trials": 1},
+            "leave max_concurrent_trials out",
+        ),
         ({"scheduler": {"asha": {}}, "variants": {"a": {}, "b": {}}}, "either scheduler or variants"),
         ({"resources": {"cpus": 0}}, "'study.resources.cpus' = 0"),
     ],
@@ -289,3 +297,84 @@ def test_a_trial_can_be_trained_alone_and_gives_the_same(finished, tmp_path):
     np.testing.assert_array_equal(
         read_metrics(again.metrics)["group_return"], read_metrics(run.metrics)["group_return"]
     )
+
+
+def test_asha_stops_the_trials_that_are_behind(ray_local, tmp_path):
+    study = {
+        # The group earns 90, 0, 80, 10, whatever agents do.
+        "search": {"env_config.payoffs": {"grid": [[9, 9, 9, 9], [0, 0, 0, 0], [8, 8, 8, 8], [1, 1, 1, 1]]}},
+        "scheduler": {"asha": {"grace_iterations": 2, "reduction_factor": 2}},
+        "max_concurrent_trials": 1,
+    }
+    world = {"environment": "matrix_game", "env_config": {"episode_length": 5, "payoffs": [4, 0, 3, 1]}}
+    result = tune(
+        written(tmp_path / "small.yaml", study, **world, stop={"iterations": 6}, population="random"), "--out", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    folder = study_folder(tmp_path)
+    ended = {outcome.values["env_config.payoffs"][0]: outcome.ended for outcome in folder.outcomes().values()}
+    assert ended == {9: "finished", 0: "stopped early", 8: "stopped early", 1: "stopped early"}
+    iterations = {
+        arm["trials"][0]["values"]["env_config.payoffs"][0]: arm["trials"][0]["env_steps"] // 10
+        for arm in json.loads(folder.results.read_text())["arms"]
+    }
+    assert iterations[9] == 6
+    assert iterations[0] == iterations[1] == 2
+    assert "0, 1 stopped" in result.stdout
+    assert json.loads(folder.results.read_text())["best"] == "small/sample_000/seed_0"
+
+
+def test_pbt_gives_a_bad_trial_the_weights_of_a_good_one_and_other_values(ray_local, tmp_path):
+    study = {
+        "seeds": [0, 1],
+        "search": {"training.lr": {"loguniform": [0.001, 0.1]}},
+        "scheduler": {"pbt": {"interval_iterations": 2, "quantile_fraction": 0.5, "resample_probability": 0}},
+    }
+    result = tune(written(tmp_path / "small.yaml", study, stop={"iterations": 8}), "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    folder = study_folder(tmp_path)
+    runs = [folder.trial(f"small/sample_000/seed_{seed}") for seed in (0, 1)]
+    exploited = [run for run in runs if (run.path / "exploits.json").exists()]
+    assert exploited
+    for run in exploited:
+        (*_, exploit) = json.loads((run.path / "exploits.json").read_text())
+        assert exploit["trial"] in ("small/sample_000/seed_0", "small/sample_000/seed_1")
+        assert folder.trial(exploit["trial"]).path != run.path
+        rate = exploit["values"]["training.lr"]
+        assert 0.001 <= rate <= 0.1
+        assert load_experiment(run.experiment).training["lr"] == pytest.approx(rate)
+        metrics = read_metrics(run.metrics)
+        after = metrics["iteration"] > exploit["iteration"]
+        np.testing.assert_allclose(metrics["learner/a2c_0/default_optimizer_learning_rate"][after][-1], rate, rtol=1e-4)
+        assert metrics["iteration"][-1] == 8
+
+
+def test_a_killed_study_resumes_without_losing_or_repeating_a_trial(ray_local, tmp_path):
+    study = {"seeds": [0, 1, 2], "max_concurrent_trials": 1}
+    path = written(tmp_path / "small.yaml", study, stop={"iterations": 40}, checkpoint={"every_iterations": 5})
+    command = [sys.executable, "-m", "rllib_empathy.cli", "tune", str(path), "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, cwd=shipped("tune_configs").parent, start_new_session=True
+    )
+    second = "small/*/small/seed_1/checkpoints/iteration_*"
+    try:
+        deadline = time.monotonic() + 200
+        while not (list(tmp_path.glob("small/*/outcomes.jsonl")) and list(tmp_path.glob(second))):
+            assert process.poll() is None, "the study ended by itself"
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    folder = study_folder(tmp_path)
+    done = folder.trial("small/seed_0").metrics
+    written_at = done.stat().st_mtime_ns
+    result = tune("--resume", folder.path)
+    assert result.exit_code == 0, result.output
+    assert {name: o.ended for name, o in folder.outcomes().items()} == {f"small/seed_{n}": "finished" for n in range(3)}
+    assert done.stat().st_mtime_ns == written_at, "a finished trial is left alone"
+    for seed in range(3):
+        metrics = read_metrics(folder.trial(f"small/seed_{seed}").metrics)
+        np.testing.assert_array_equal(metrics["iteration"], np.arange(1, 41))
+    starts = json.loads(folder.versions.read_text())
+    assert len(starts) == 2

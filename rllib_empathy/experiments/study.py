@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from env_registry.parameters import Settings
 
@@ -25,7 +25,7 @@ class Sampler(Settings):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Sampler:
-        given = self.model_dump(exclude_none=True)
+        given = {name: value for name, value in self if value is not None}
         if len(given) != 1:
             raise ValueError(
                 f"needs exactly one of {', '.join(Sampler.model_fields)}, has {', '.join(given) or 'none'}"
@@ -37,6 +37,10 @@ class Sampler(Settings):
             if self.kind.startswith("log") and low <= 0:
                 raise ValueError(f"{self.kind} needs low > 0, has {low:g}")
         return self
+
+    @model_serializer
+    def _as_asked(self) -> dict[str, Any]:
+        return {self.kind: getattr(self, self.kind)}
 
     @property
     def kind(self) -> str:
@@ -64,11 +68,6 @@ class Scheduler(Settings):
 
     asha: Asha | None = None
     pbt: Pbt | None = None
-
-    @field_validator("asha", "pbt", mode="before")
-    @classmethod
-    def _nothing_is_the_defaults(cls, settings: Any) -> Any:
-        return {} if settings is None else settings
 
     @model_validator(mode="after")
     def _is_one(self) -> Scheduler:
@@ -124,6 +123,9 @@ class Study(Settings):
             raise ValueError(
                 "a scheduler compares all trials, and would give up one variant for another; ask for either scheduler or variants"
             )
-        if self.scheduler and self.scheduler.pbt and not random:
-            raise ValueError("pbt changes what a sampler other than grid in search gives; there is none")
+        if self.scheduler and self.scheduler.pbt:
+            if not random:
+                raise ValueError("pbt changes what a sampler other than grid in search gives; there is none")
+            if self.max_concurrent_trials:
+                raise ValueError("pbt compares trials that are all under way, taking turns; leave max_concurrent_trials out")
         return self

@@ -21,6 +21,9 @@ from rllib_empathy.studies.trials import with_values
 SCORE = "score"
 """What schedulers compare: the study's metric, or its last known value where no episode ended in an iteration."""
 
+FINISHED = "finished"
+"""Whether the stop rule holds. Tune's own "done" is true for trials that a scheduler stops, too."""
+
 
 class StudyTrial(tune.Trainable):
     """Trains in the trial's run folder, and goes on from what is there.
@@ -59,6 +62,7 @@ class StudyTrial(tune.Trainable):
         return {
             **few,
             SCORE: self._score,
+            FINISHED: self.run.finished,
             "training_iteration": int(row["iteration"]),
             "done": self.ended or self.run.finished,
         }

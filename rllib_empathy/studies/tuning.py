@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining, TrialScheduler
@@ -20,7 +21,7 @@ from rllib_empathy.experiments.study import Pbt, Resources, Sampler, Study
 from rllib_empathy.learning.algorithm import Empathy
 from rllib_empathy.studies.search import Values, domain, within
 from rllib_empathy.studies.study_folder import Outcome, StudyFolder
-from rllib_empathy.studies.trainable import SCORE, StudyTrial
+from rllib_empathy.studies.trainable import FINISHED, SCORE, StudyTrial
 from rllib_empathy.studies.trials import Trial, iterations
 
 _TUNE_ENVIRONMENT = {
@@ -110,9 +111,7 @@ class _Callback(tune.Callback):
             watcher.on_result(trial.config["trial"]["name"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._ended(
-            trial, Outcome(**_of(trial), ended="finished" if trial.last_result.get("done") else "stopped early")
-        )
+        self._ended(trial, Outcome(**_of(trial), ended="finished" if trial.last_result[FINISHED] else "stopped early"))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._ended(trial, Outcome(**_of(trial), ended="failed", error=_reason(trial)))
@@ -137,8 +136,10 @@ def _reason(trial: TuneTrial) -> str:
     if not trial.pickled_error_file:
         return "unknown"
     error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    if isinstance(error, RayActorError):  # which holds the whole story, and ends with what matters
+        return str(error).strip().splitlines()[-1]
     cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {cause}".strip()
+    return f"{type(cause).__name__}: {cause}"
 
 
 def _bundles(trial: Trial, resources: Resources) -> PlacementGroupFactory:
@@ -169,7 +170,9 @@ class _PopulationBasedTraining(PopulationBasedTraining):
     def __init__(self, settings: Pbt, search: dict[str, Sampler]) -> None:
         changed = {key: sampler for key, sampler in search.items() if sampler.kind != "grid"}
         super().__init__(
+            time_attr="training_iteration",
             perturbation_interval=settings.interval_iterations,
+            synch=True,  # trials are compared at the same age, however many run at once
             quantile_fraction=settings.quantile_fraction,
             resample_probability=settings.resample_probability,
             hyperparam_mutations={
