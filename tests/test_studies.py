@@ -255,7 +255,7 @@ def test_every_trial_has_its_run_folder_and_a_failing_one_takes_no_other_along(f
         "bad/seed_0": "failed",
         "bad/seed_1": "failed",
     }
-    assert "2 of 4 trials failed" in result.stderr
+    assert "2 trials failed" in result.stderr
     assert "bad/seed_1: NonFiniteError" in result.stderr
     for seed in (0, 1):
         run = folder.trial(f"good/seed_{seed}")
@@ -330,7 +330,7 @@ def test_pbt_gives_a_bad_trial_the_weights_of_a_good_one_and_other_values(ray_lo
         "search": {"training.lr": {"loguniform": [0.001, 0.1]}},
         "scheduler": {"pbt": {"interval_iterations": 2, "quantile_fraction": 0.5, "resample_probability": 0}},
     }
-    result = tune(written(tmp_path / "small.yaml", study, stop={"iterations": 8}), "--out", tmp_path)
+    result = tune(written(tmp_path / "small.yaml", study, stop={"iterations": 4}), "--out", tmp_path)
     assert result.exit_code == 0, result.output
     folder = study_folder(tmp_path)
     runs = [folder.trial(f"small/sample_000/seed_{seed}") for seed in (0, 1)]
@@ -346,7 +346,7 @@ def test_pbt_gives_a_bad_trial_the_weights_of_a_good_one_and_other_values(ray_lo
         metrics = read_metrics(run.metrics)
         after = metrics["iteration"] > exploit["iteration"]
         np.testing.assert_allclose(metrics["learner/a2c_0/default_optimizer_learning_rate"][after][-1], rate, rtol=1e-4)
-        assert metrics["iteration"][-1] == 8
+        assert metrics["iteration"][-1] == 4
 
 
 def test_a_killed_study_resumes_without_losing_or_repeating_a_trial(ray_local, tmp_path):

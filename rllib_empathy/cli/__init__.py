@@ -12,6 +12,7 @@ from rllib_empathy.cli.evaluation import evaluate
 from rllib_empathy.cli.exporting import export
 from rllib_empathy.cli.listing import agents, envs
 from rllib_empathy.cli.reporting import report
+from rllib_empathy.cli.reproduction import reproduce
 from rllib_empathy.cli.schelling import schelling
 from rllib_empathy.cli.submitting import submit
 from rllib_empathy.cli.tournament import tournament
@@ -26,6 +27,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, submit, evaluate, tournament, export, envs, agents, bench, schelling, report):
+for command in (train, tune, reproduce, evaluate, envs, agents, bench, schelling, submit, tournament, export, report):
     app.command()(command)
 app.add_typer(theory, name="theory")

@@ -49,7 +49,7 @@ def tune(
             settings = load_experiment(str(experiment), overrides or [])
             trials = trials_of(settings)
             folder = StudyFolder.create(out, settings, trials)
-        run_study(settings, trials, folder, address)
+        _fail_if_incomplete(run_study(settings, trials, folder, address), folder)
 
 
 def run_study(settings: Experiment, trials: list[Trial], folder: StudyFolder, address: str | None) -> StudyResults:
@@ -72,11 +72,15 @@ def run_study(settings: Experiment, trials: list[Trial], folder: StudyFolder, ad
         places["best"] = folder.trial(results.best.name).path
     for what, path in places.items():
         console.print(f"{what + ':':12}{path}", soft_wrap=True, highlight=False)
+    return results
+
+
+def _fail_if_incomplete(results: StudyResults, folder: StudyFolder) -> None:
+    """Ends the command with what has failed or was left unfinished, and how to go on."""
     hint = f"Go on with: rllib-empathy tune --resume {folder.path}"
     unfinished, failed = results.that("unfinished"), results.that("failed")
     if unfinished:
         fail(f"Stopped before the end, {len(unfinished)} trials are unfinished. {hint}", INTERRUPTED)
     if failed:
         reasons = "\n".join(f"  - {trial.name}: {trial.error}" for trial in failed)
-        fail(f"{len(failed)} of {len(trials)} trials failed:\n{reasons}\n{hint}", FAILED)
-    return results
+        fail(f"{len(failed)} trials failed:\n{reasons}\n{hint}", FAILED)

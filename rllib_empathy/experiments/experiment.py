@@ -127,7 +127,7 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
         SettingError: there is no such file, it is no YAML, or it or an override says something impossible.
     """
     path = find_experiment(source)
-    values = _read_yaml(path)
+    values = read_yaml(path)
     for override in overrides:
         values = overridden(values, override)
     return checked(Experiment, values, f"experiment {path}")
@@ -248,7 +248,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file.
+
+    Raises:
+        SettingError: it cannot be read, is no YAML, or holds something else.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:

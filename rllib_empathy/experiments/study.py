@@ -127,5 +127,7 @@ class Study(Settings):
             if not random:
                 raise ValueError("pbt changes what a sampler other than grid in search gives; there is none")
             if self.max_concurrent_trials:
-                raise ValueError("pbt compares trials that are all under way, taking turns; leave max_concurrent_trials out")
+                raise ValueError(
+                    "pbt compares trials that are all under way, taking turns; leave max_concurrent_trials out"
+                )
         return self

@@ -8,6 +8,7 @@ from math import isnan, nan
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -25,12 +26,19 @@ MOST_ROWS = 12
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One trial: its score is the metric's mean over the last tenth of its iterations, NaN if no episode has ended."""
+    """One trial.
+
+    Args:
+        ended: "finished", "stopped early", "failed" or "unfinished".
+        score: the study's metric, from `means`; NaN if no episode has ended.
+        means: column of metrics.csv -> mean over the last tenth of iterations; without agents' events and Learners' columns.
+    """
 
     name: str
     seed: int | None
-    ended: str  # finished | stopped early | failed | unfinished
+    ended: str
     score: float
+    means: dict[str, float]
     env_steps: int
     seconds: float
     values: Values
@@ -69,6 +77,35 @@ class StudyResults:
         """The trials that ended so: "finished", "stopped early", "failed", or "unfinished"."""
         return [trial for arm in self.arms for trial in arm.trials if trial.ended == ended]
 
+    def scores(self, metric: str) -> dict[str, NDArray[np.float64]]:
+        """Arm -> `[K]`, the metric of each of its trials that have not failed; NaN where it is not known."""
+        return {
+            arm.name: np.array([t.means.get(metric, nan) for t in arm.trials if t.ended != "failed"], dtype=float)
+            for arm in self.arms
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> StudyResults:
+        """What `to_json` gave."""
+
+        def number(value: float | None) -> float:
+            return nan if value is None else value
+
+        def trial(values: dict[str, Any]) -> TrialResult:
+            means = {name: number(value) for name, value in values["means"].items()}
+            return TrialResult(**{**values, "score": number(values["score"]), "means": means})
+
+        arms = [
+            ArmResult(
+                arm["name"],
+                arm["variant"],
+                Estimate(**{key: number(value) for key, value in arm["score"].items()}),
+                [trial(values) for values in arm["trials"]],
+            )
+            for arm in values["arms"]
+        ]
+        return cls(values["metric"], values["mode"], arms)
+
     def to_json(self) -> dict[str, Any]:
         """In plain types; null for what is not known."""
         return {
@@ -80,7 +117,14 @@ class StudyResults:
                     "name": arm.name,
                     "variant": arm.variant,
                     "score": {key: _known(value) for key, value in arm.score._asdict().items()},
-                    "trials": [{**vars(trial), "score": _known(trial.score)} for trial in arm.trials],
+                    "trials": [
+                        {
+                            **vars(trial),
+                            "score": _known(trial.score),
+                            "means": {name: _known(value) for name, value in trial.means.items()},
+                        }
+                        for trial in arm.trials
+                    ],
                 }
                 for arm in self.arms
             ],
@@ -133,12 +177,17 @@ def study_results(study: Study, trials: list[Trial], folder: StudyFolder) -> Stu
 def _result(trial: Trial, metric: str, folder: StudyFolder, outcome: Outcome | None) -> TrialResult:
     path = folder.trial(trial.name).metrics
     columns = read_metrics(path) if path.exists() else {}
-    score = first_and_last(columns[metric], columns["episodes"])[1] if metric in columns else nan
+    means = {
+        name: first_and_last(values, columns["episodes"])[1]
+        for name, values in columns.items()
+        if not name.startswith(("learner/", "agent_events/"))
+    }
     return TrialResult(
         name=trial.name,
         seed=trial.experiment.seed,
         ended=outcome.ended if outcome else "unfinished",
-        score=score,
+        score=means.get(metric, nan),
+        means=means,
         env_steps=int(columns["env_steps"][-1]) if columns else 0,
         seconds=float(columns["seconds"][-1]) if columns else 0.0,
         values=outcome.values if outcome else trial.values,

@@ -1,0 +1,69 @@
+"""`rllib-empathy reproduce`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rllib_empathy.cli.common import FAILED, INTERRUPTED, clear_errors, fail, prepare, terminal
+from rllib_empathy.cli.tuning import run_study
+
+
+class Scale(str, Enum):
+    """How long the studies take."""
+
+    small = "small"
+    paper = "paper"
+
+
+def reproduce(
+    name: Annotated[
+        str | None, typer.Argument(help="An entry of the catalogue, a file like those, or 'all'. Default: list them.")
+    ] = None,
+    scale: Annotated[Scale, typer.Option(help="small: for two cores; paper: what a cluster runs.")] = Scale.small,
+    out: Annotated[Path, typer.Option(help="Folder of the studies.")] = Path("runs/reproduce"),
+    page: Annotated[Path, typer.Option(help="The page of results; pictures go beside it.")] = Path("docs/results.md"),
+    again: Annotated[bool, typer.Option(help="Run a study anew that has been run.")] = False,
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
+    ] = None,
+) -> None:
+    """Run the study of a published result, and write numbers, intervals and verdict on the page of results.
+
+    A study that was cut off goes on; one that is finished is only written on the page.
+    """
+    prepare()
+    from rllib_empathy.studies.catalogue import catalogue, load_reproduction, trials_to_reproduce
+    from rllib_empathy.studies.results_page import finished, last_study, write_page
+    from rllib_empathy.studies.study_folder import StudyFolder
+
+    with clear_errors():
+        console = terminal()
+        if name is None:
+            for known in catalogue():
+                console.print(f"{known:32}{load_reproduction(known, 'small').entry.title}", highlight=False)
+            return
+        wanted = [load_reproduction(entry, scale.value) for entry in (catalogue() if name == "all" else [name])]
+        todo = [(found, trials_to_reproduce(found)) for found in wanted if again or not finished(out, found)]
+        failed = []
+        for reproduction, trials in todo:
+            folder = None if again else last_study(out, reproduction)
+            if folder is None:
+                folder = StudyFolder.create(out, reproduction.experiment, trials)
+            results = run_study(reproduction.experiment, trials, folder, address)
+            if results.that("unfinished"):
+                fail("Stopped before the end. The same command goes on.", INTERRUPTED)
+            failed += [f"  - {folder.path / trial.name}: {trial.error}" for trial in results.that("failed")]
+        every = [load_reproduction(entry, size.value) for entry in catalogue() for size in Scale]
+        every += [found for found in wanted if found.name not in catalogue()]
+        there = [found for found in (finished(out, reproduction) for reproduction in every) if found]
+        write_page(page, there)
+        for entry in there:
+            if entry.reproduction in wanted:
+                console.print(entry.verdicts())
+        console.print(f"results: {page}", soft_wrap=True, highlight=False)
+        if failed:
+            fail("\n".join([f"{len(failed)} trials failed:", *failed]), FAILED)

@@ -1,0 +1,180 @@
+"""The catalogue of published results: what was claimed, the study that tests it, and whether it holds here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from env_registry.parameters import SettingError, Settings, checked, unknown_name
+from rllib_empathy.experiments.building import metric_names
+from rllib_empathy.experiments.experiment import Experiment, find_experiment, merged, read_yaml
+from rllib_empathy.experiments.statistics import Estimate, iqm_difference, iqm_estimate
+from rllib_empathy.experiments.study import Overrides
+from rllib_empathy.shipped import shipped
+from rllib_empathy.studies.trials import Trial, trials_of
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+
+Scores = dict[str, NDArray[np.float64]]
+"""Variant -> `[K]`, a number for each of its trials."""
+
+
+class Expectation(Settings):
+    """A comparison that holds if the claim does: of a variant's IQM with another variant's or with a number."""
+
+    variant: str = Field(description="whose trials")
+    metric: str | None = Field(None, description="column of metrics.csv; null: the study's metric")
+    above: str | float | None = Field(None, description="a variant or a number")
+    below: str | float | None = Field(None, description="a variant or a number")
+    near: str | float | None = Field(None, description="a variant or a number")
+    by: float = Field(0, ge=0, description="with above or below: the least difference that counts")
+    within: float | None = Field(None, gt=0, description="with near: the largest difference that counts as none")
+
+    @model_validator(mode="after")
+    def _is_one_comparison(self) -> Expectation:
+        if sum(other is not None for other in (self.above, self.below, self.near)) != 1:
+            raise ValueError("needs exactly one of above, below, near")
+        if (self.near is None) != (self.within is None):
+            raise ValueError("near and within go together")
+        if self.near is not None and self.by:
+            raise ValueError("by goes with above or below")
+        return self
+
+    @property
+    def other(self) -> str | float:
+        """What the variant is compared with."""
+        return next(other for other in (self.above, self.below, self.near) if other is not None)
+
+    def __str__(self) -> str:
+        what = f"{self.metric} of {self.variant}" if self.metric else self.variant
+        if self.near is not None:
+            return f"{what} within {self.within:g} of {self.other}"
+        return f"{what} {'above' if self.above is not None else 'below'} {self.other}" + (
+            f" by {self.by:g}" if self.by else ""
+        )
+
+    def judged(self, scores: Scores) -> tuple[Verdict, Estimate]:
+        """Whether it holds, and the difference between the variant and what it is compared with.
+
+        A difference whose whole 95 % interval lies where it is expected holds; one whose whole interval lies elsewhere does not
+        hold; all others are undecided, as is everything with one seed only.
+
+        Args:
+            scores: of the metric, for the variants in question.
+        """
+        mine = scores[self.variant]
+        if isinstance(self.other, str):
+            difference = iqm_difference(mine, scores[self.other])
+        else:
+            difference = Estimate(*(number - self.other for number in iqm_estimate(mine)))
+        least, most = {
+            "above": (self.by, np.inf),
+            "below": (-np.inf, -self.by),
+            "near": (-(self.within or nan), self.within or nan),
+        }[next(key for key in ("above", "below", "near") if getattr(self, key) is not None)]
+        if isnan(difference.low):
+            return "undecided", difference
+        if least <= difference.low and difference.high <= most:
+            return "holds", difference
+        if difference.high < least or difference.low > most:
+            return "does not hold", difference
+        return "undecided", difference
+
+
+class CatalogueEntry(Settings):
+    """A file of tune_configs/reproduce: one figure or table of a paper."""
+
+    title: str = Field(description="what is to be seen, in a few words")
+    paper: str = Field(description="whose claim it is")
+    figure: str = Field(description="figure or table of the paper")
+    claim: str = Field(description="what the paper says, with its numbers")
+    expect: list[Expectation] = Field(min_length=1, description="what follows for the variants")
+    base: str | None = Field(
+        None, description="an experiment that comes with the package, which the experiment changes"
+    )
+    experiment: Overrides = Field(description="an experiment with a study; its name is the entry's")
+    scales: dict[Literal["small", "paper"], Overrides] = Field(description="what each scale changes")
+
+    @model_validator(mode="after")
+    def _has_both_scales(self) -> CatalogueEntry:
+        if set(self.scales) != {"small", "paper"}:
+            raise ValueError("scales needs small and paper, be it {}")
+        return self
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """An entry at one scale."""
+
+    name: str
+    scale: Literal["small", "paper"]
+    entry: CatalogueEntry
+    experiment: Experiment
+
+    def judged(self, scores: dict[str, Scores]) -> list[tuple[Expectation, Verdict, Estimate]]:
+        """What has come of each expectation; `scores` are those of each metric."""
+        assert self.experiment.study is not None
+        found = []
+        for expectation in self.entry.expect:
+            metric = expectation.metric or self.experiment.study.metric
+            found.append((expectation, *expectation.judged(scores[metric])))
+        return found
+
+
+def catalogue() -> dict[str, Path]:
+    """Name -> file of each entry that comes with the package."""
+    return {path.stem: path for path in sorted((shipped("tune_configs") / "reproduce").glob("*.yaml"))}
+
+
+def load_reproduction(name: str, scale: Literal["small", "paper"]) -> Reproduction:
+    """An entry of the catalogue at one scale.
+
+    Args:
+        name: of the entry, or the path of a file like those.
+        scale: small runs on two cores, paper on a cluster.
+
+    Raises:
+        SettingError: there is no such entry, or it says something impossible.
+    """
+    path = Path(name)
+    if not path.is_file():
+        known = catalogue()
+        if name not in known:
+            raise unknown_name("entry of the catalogue", name, known)
+        path = known[name]
+    where = f"entry {path}"
+    entry = checked(CatalogueEntry, read_yaml(path), where)
+    base: dict[str, Any] = read_yaml(find_experiment(entry.base)) if entry.base else {}
+    values = merged(merged(base, entry.experiment, where), entry.scales[scale], f"{where}, scale {scale}")
+    experiment = checked(Experiment, {**values, "name": f"{path.stem}_{scale}"}, where)
+    if experiment.study is None or experiment.study.search:
+        raise SettingError(
+            f"Wrong {where}: its experiment needs a part 'study' with variants and seeds, and without a search."
+        )
+    variants = experiment.study.variants or {experiment.name: {}}
+    for expectation in entry.expect:
+        for variant in (expectation.variant, expectation.other):
+            if isinstance(variant, str) and variant not in variants:
+                raise unknown_name(f"variant in expect of {where}", variant, variants)
+    return Reproduction(path.stem, scale, entry, experiment)
+
+
+def trials_to_reproduce(reproduction: Reproduction) -> list[Trial]:
+    """The trials of an entry's study, which log all that the entry expects something of.
+
+    Raises:
+        SettingError: one of them is impossible, or a metric is not known.
+    """
+    trials = trials_of(reproduction.experiment)
+    known = {trial.variant: metric_names(trial.experiment, trial.config) for trial in trials}
+    for expectation in reproduction.entry.expect:
+        for variant in (expectation.variant, expectation.other):
+            if expectation.metric and isinstance(variant, str) and expectation.metric not in known[variant]:
+                raise unknown_name(f"metric of variant {variant!r} in expect", expectation.metric, known[variant])
+    return trials

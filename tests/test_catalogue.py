@@ -1,0 +1,137 @@
+"""The catalogue of published results: its files, its verdicts, its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from env_registry import SettingError
+from rllib_empathy.cli import app
+from rllib_empathy.studies.catalogue import Expectation, catalogue, load_reproduction, trials_to_reproduce
+
+ENTRY: dict[str, Any] = {
+    "title": "Payoffs decide",
+    "paper": "nobody's",
+    "figure": "Figure 1",
+    "claim": "more is more",
+    "expect": [{"variant": "rich", "above": "poor", "by": 50}, {"variant": "poor", "near": 0, "within": 1}],
+    "experiment": {
+        "environment": "matrix_game",
+        "env_config": {"episode_length": 5, "payoffs": [9, 9, 9, 9]},
+        "population": "random",
+        "env_runners": {"num_envs_per_env_runner": 2, "rollout_fragment_length": 5},
+        "stop": {"iterations": 3},
+        "study": {"seeds": [0, 1], "variants": {"rich": {}, "poor": {"env_config.payoffs": [0, 0, 0, 0]}}},
+    },
+    "scales": {"small": {}, "paper": {"stop.iterations": 30}},
+}
+
+SCORES = {"a": np.array([10.0, 11, 12]), "b": np.array([1.0, 2, 3])}
+
+
+def written(path: Path, **changes: Any) -> Path:
+    path.write_text(yaml.safe_dump({**ENTRY, **changes}, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("name", catalogue())
+def test_every_entry_is_sound_at_both_scales(name, scale):
+    reproduction = load_reproduction(name, scale)
+    trials = trials_to_reproduce(reproduction)
+    assert len({trial.experiment.seed for trial in trials}) >= 3
+    assert len({trial.variant for trial in trials}) >= 2
+    assert catalogue()[name].read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("expectation", "verdict", "difference"),
+    [
+        ({"variant": "a", "above": "b"}, "holds", 9),
+        ({"variant": "a", "above": "b", "by": 6}, "holds", 9),
+        ({"variant": "a", "above": "b", "by": 9}, "undecided", 9),
+        ({"variant": "a", "above": "b", "by": 12}, "does not hold", 9),
+        ({"variant": "b", "above": "a"}, "does not hold", -9),
+        ({"variant": "b", "below": "a", "by": 6}, "holds", -9),
+        ({"variant": "b", "below": "a", "by": 12}, "does not hold", -9),
+        ({"variant": "a", "below": "b"}, "does not hold", 9),
+        ({"variant": "a", "above": 5}, "holds", 6),
+        ({"variant": "a", "below": 11.5}, "undecided", -0.5),
+        ({"variant": "a", "near": 10.5, "within": 2}, "holds", 0.5),
+        ({"variant": "a", "near": 10.5, "within": 0.7}, "undecided", 0.5),
+        ({"variant": "a", "near": "b", "within": 2}, "does not hold", 9),
+    ],
+)
+def test_verdicts_follow_from_the_whole_interval(expectation, verdict, difference):
+    found, estimate = Expectation.model_validate(expectation).judged(SCORES)
+    assert found == verdict
+    assert estimate.value == pytest.approx(difference)
+
+
+@given(st.lists(st.floats(-9, 9), min_size=2, max_size=6), st.floats(-9, 9))
+def test_above_and_below_exclude_each_other(values, number):
+    scores = {"a": np.array(values)}
+    above, _ = Expectation(variant="a", above=number).judged(scores)
+    below, _ = Expectation(variant="a", below=number).judged(scores)
+    if len(set(values)) > 1 or values[0] != number:
+        assert (above, below) in {
+            ("holds", "does not hold"),
+            ("does not hold", "holds"),
+            ("undecided", "undecided"),
+        } or (number in values)
+
+
+def test_one_seed_decides_nothing():
+    assert Expectation(variant="a", above=0).judged({"a": np.array([100.0])})[0] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expct": []}, "Unknown key 'expct'. Did you mean 'expect'"),
+        ({"expect": [{"variant": "rich"}]}, "exactly one of above, below, near"),
+        ({"expect": [{"variant": "rich", "near": "poor"}]}, "near and within go together"),
+        ({"expect": [{"variant": "rihc", "above": 3}]}, "Unknown variant in expect"),
+        ({"expect": [{"variant": "rich", "above": "por"}]}, "Did you mean 'poor'"),
+        ({"expect": [{"variant": "rich", "above": "poor", "metric": "equaliti"}]}, "Unknown metric of variant 'rich'"),
+        ({"scales": {"small": {}}}, "scales needs small and paper"),
+        ({"scales": {"small": {"stop.iteratons": 3}, "paper": {}}}, "Unknown key in stop 'iteratons'"),
+        ({"base": "cleanupp"}, "Unknown experiment 'cleanupp'"),
+        ({"experiment": {**ENTRY["experiment"], "study": None}}, "needs a part 'study'"),
+    ],
+)
+def test_a_wrong_entry_is_explained(tmp_path, changes, message):
+    path = written(tmp_path / "entry.yaml", **changes)
+    with pytest.raises(SettingError) as caught:
+        trials_to_reproduce(load_reproduction(str(path), "small"))
+    assert message in str(caught.value)
+
+
+def test_unknown_entries_are_named():
+    with pytest.raises(SettingError, match=r"Did you mean 'lase_cleanup'"):
+        load_reproduction("lase_claenup", "small")
+
+
+def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monkeypatch):
+    path = written(tmp_path / "payoffs.yaml")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
+    assert result.exit_code == 0, result.output
+    assert "Payoffs decide (small): holds" in result.stdout
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| [Payoffs decide (small)](#payoffs-decide-small) | more is more (nobody's, Figure 1) |" in page
+    assert "rich 90 [90, 90], poor 0 [0, 0] | **holds** |" in page
+    assert "| rich above poor by 50 | 90 [90, 90] | holds |" in page
+    assert "](results/payoffs_small.png)" in page
+    assert (tmp_path / "docs" / "results" / "payoffs_small.png").stat().st_size > 1000
+    again = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
+    assert again.exit_code == 0, again.output
+    assert len(list((tmp_path / "runs" / "payoffs_small").iterdir())) == 1
+    assert (tmp_path / "docs" / "results.md").read_text() == page
