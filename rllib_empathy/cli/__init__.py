@@ -11,6 +11,7 @@ from rllib_empathy.cli.benchmarking import bench
 from rllib_empathy.cli.evaluation import evaluate
 from rllib_empathy.cli.exporting import export
 from rllib_empathy.cli.listing import agents, envs
+from rllib_empathy.cli.mlflow_ui import ui
 from rllib_empathy.cli.reporting import report
 from rllib_empathy.cli.reproduction import reproduce
 from rllib_empathy.cli.schelling import schelling
@@ -27,6 +28,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, reproduce, evaluate, envs, agents, bench, schelling, submit, tournament, export, report):
+for command in (train, tune, reproduce, ui, evaluate, envs, agents, bench, schelling, submit, tournament, export, report):
     app.command()(command)
 app.add_typer(theory, name="theory")

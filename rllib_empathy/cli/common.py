@@ -8,7 +8,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,6 +17,17 @@ from env_registry.parameters import SettingError
 
 if TYPE_CHECKING:
     from rllib_empathy.experiments.experiment import Experiment
+    from rllib_empathy.tracking.tracker import Tracker
+
+MlflowStore = Annotated[
+    str | None,
+    typer.Option(
+        envvar=["RLLIB_EMPATHY_MLFLOW", "MLFLOW_TRACKING_URI"],
+        help="MLflow store: a tracking URI, or 'off'; default: the file mlflow.db in the folder of all runs.",
+        show_default=False,
+    ),
+]
+"""The option --mlflow of all commands that train."""
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes."""
@@ -72,6 +83,21 @@ def clear_errors() -> Iterator[None]:
         yield
     except (SettingError, CheckpointError, RunFolderError, ClusterError) as error:
         fail(str(error), WRONG_INPUT)
+
+
+@contextmanager
+def tracked(tracker: Tracker) -> Iterator[Tracker]:
+    """Copies a run's folder to MLflow while the run goes on, and says so where that has failed."""
+    with tracker:
+        yield tracker
+    if tracker.problem:
+        terminal(stderr=True).print(
+            f"MLflow at {tracker.uri} has not got all of it ({tracker.problem}). Nothing is lost: the run's folder has it.",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rllib_empathy.cli.common import FAILED, INTERRUPTED, clear_errors, fail, prepare, terminal
+from rllib_empathy.cli.common import FAILED, INTERRUPTED, MlflowStore, clear_errors, fail, prepare, terminal
 from rllib_empathy.cli.tuning import run_study
 
 
@@ -30,6 +30,7 @@ def reproduce(
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
     ] = None,
+    mlflow: MlflowStore = None,
 ) -> None:
     """Run the study of a published result, and write numbers, intervals and verdict on the page of results.
 
@@ -39,6 +40,7 @@ def reproduce(
     from rllib_empathy.studies.catalogue import catalogue, load_reproduction, trials_to_reproduce
     from rllib_empathy.studies.results_page import finished, last_study, write_page
     from rllib_empathy.studies.study_folder import StudyFolder
+    from rllib_empathy.tracking.store import store_uri
 
     with clear_errors():
         console = terminal()
@@ -48,12 +50,13 @@ def reproduce(
             return
         wanted = [load_reproduction(entry, scale.value) for entry in (catalogue() if name == "all" else [name])]
         todo = [(found, trials_to_reproduce(found)) for found in wanted if again or not finished(out, found)]
+        uri = store_uri(mlflow, out)
         failed = []
         for reproduction, trials in todo:
             folder = None if again else last_study(out, reproduction)
             if folder is None:
                 folder = StudyFolder.create(out, reproduction.experiment, trials)
-            results = run_study(reproduction.experiment, trials, folder, address)
+            results = run_study(reproduction.experiment, trials, folder, address, uri)
             if results.that("unfinished"):
                 fail("Stopped before the end. The same command goes on.", INTERRUPTED)
             failed += [f"  - {folder.path / trial.name}: {trial.error}" for trial in results.that("failed")]

@@ -14,12 +14,14 @@ from env_registry.parameters import SettingError
 from rllib_empathy.cli.common import (
     FAILED,
     INTERRUPTED,
+    MlflowStore,
     clear_errors,
     fail,
     interruptible,
     prepare,
     ray_running,
     terminal,
+    tracked,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def train(
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
     ] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a cluster to have enough nodes.")] = 600,
+    mlflow: MlflowStore = None,
 ) -> None:
     """Train the population of an experiment; everything goes to a new folder runs/NAME/RUN."""
     prepare()
@@ -64,6 +67,8 @@ def train(
     from rllib_empathy.experiments.building import build_config, resolved
     from rllib_empathy.experiments.mirror import Mirror
     from rllib_empathy.experiments.run_folder import RunFolder
+        from rllib_empathy.tracking.store import store_uri
+    from rllib_empathy.tracking.tracker import Tracker
 
     with clear_errors():
         settings = _experiment(experiment, resume, overrides or [])
@@ -71,8 +76,9 @@ def train(
         if resume and (run or storage):
             raise SettingError("--resume names a run folder already; leave --run and --storage out.")
         run = run or (datetime.now().strftime("%Y-%m-%d_%H-%M-%S") if storage else None)
+        root = Path(storage) if storage and "://" not in storage else out
+        uri = store_uri(mlflow, resume.absolute().parents[1] if resume else root)
         mirror = Mirror(f"{storage.rstrip('/')}/{settings.name}/{run}") if storage and "://" in storage else None
-        root = out if mirror or storage is None else Path(storage)
         if mirror:
             mirror.download(root / settings.name / str(run))
         if resume:
@@ -82,7 +88,8 @@ def train(
         folder.describe(settings, resolved(settings, config))
         console = terminal()
         console.print(f"Run folder: {folder.path}", soft_wrap=True, highlight=False)
-        with ray_running(address, settings), interruptible(console) as interrupted:
+        tracker = Tracker(uri, settings, folder.path)
+        with tracked(tracker), ray_running(address, settings), interruptible(console) as interrupted:
             if address is not None:
                 wait_for_places(needs_of(config), wait, console.print)
                 check_nodes(folder.path if storage and not mirror else None)
@@ -91,6 +98,10 @@ def train(
             finally:
                 if mirror:
                     mirror.upload(folder.path)
+            if not interrupted():
+                tracker.finished(best=folder.path)
+        if interrupted():
+            fail(f"Stopped before the end, at your request. {_resume_hint(folder)}", INTERRUPTED)
 
 
 def _experiment(source: str | None, resume: Path | None, overrides: list[str]) -> Experiment:
@@ -159,8 +170,6 @@ def _train(
         ("run folder", folder.path),
     ):
         console.print(f"{what + ':':12}{path}", soft_wrap=True, highlight=False)
-    if interrupted():
-        fail(f"Stopped before the end, at your request. {_resume_hint(folder)}", INTERRUPTED)
 
 
 def _resume_hint(folder: RunFolder) -> str:

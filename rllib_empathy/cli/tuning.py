@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from env_registry.parameters import SettingError
-from rllib_empathy.cli.common import FAILED, INTERRUPTED, clear_errors, fail, prepare, ray_running, terminal
+from rllib_empathy.cli.common import (
+    FAILED,
+    INTERRUPTED,
+    MlflowStore,
+    clear_errors,
+    fail,
+    mirrored,
+    prepare,
+    ray_running,
+    terminal,
+)
 
 if TYPE_CHECKING:
     from rllib_empathy.experiments.experiment import Experiment
@@ -29,12 +39,14 @@ def tune(
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
     ] = None,
+    mlflow: MlflowStore = None,
 ) -> None:
     """Run many trials of an experiment: seeds, variants, a search; everything goes to a new folder runs/NAME/TIMESTAMP."""
     prepare()
     from rllib_empathy.experiments.experiment import load_experiment
     from rllib_empathy.studies.study_folder import StudyFolder
     from rllib_empathy.studies.trials import trials_of
+    from rllib_empathy.tracking.store import store_uri
 
     with clear_errors():
         if (experiment is None) == (resume is None):
@@ -45,27 +57,36 @@ def tune(
             folder = StudyFolder.open(resume)
             settings = load_experiment(folder.experiment)
             trials = trials_of(settings)
+            uri = store_uri(mlflow, folder.path.parents[1])
         else:
             settings = load_experiment(str(experiment), overrides or [])
             trials = trials_of(settings)
+            uri = store_uri(mlflow, out)
             folder = StudyFolder.create(out, settings, trials)
-        _fail_if_incomplete(run_study(settings, trials, folder, address), folder)
+        _fail_if_incomplete(run_study(settings, trials, folder, address, uri), folder)
 
 
-def run_study(settings: Experiment, trials: list[Trial], folder: StudyFolder, address: str | None) -> StudyResults:
+def run_study(
+    settings: Experiment, trials: list[Trial], folder: StudyFolder, address: str | None, uri: str | None
+) -> StudyResults:
     """Runs a study's trials with a progress bar, and ends with a table, the picture, and where everything is."""
     from rllib_empathy.studies.display import StudyProgress
     from rllib_empathy.studies.picture import draw_study
     from rllib_empathy.studies.results import study_results
     from rllib_empathy.studies.tuning import run_trials
+    from rllib_empathy.tracking.tracker import Tracker
 
     assert settings.study is not None
     console = terminal()
     console.print(f"{len(trials)} trials. Study folder: {folder.path}", soft_wrap=True, highlight=False)
-    with ray_running(address, settings), StudyProgress(console, trials, folder) as progress:
-        run_trials(settings.study, trials, folder, [progress])
-    results = study_results(settings.study, trials, folder)
-    draw_study(results, folder, f"{settings.name}: {settings.environment}")
+    runs = {trial.name: folder.trial(trial.name) for trial in trials}
+    with tracked(Tracker(uri, settings, folder.path, runs, folder.outcomes)) as tracker:
+        with ray_running(address, settings), StudyProgress(console, trials, folder) as progress:
+            run_trials(settings.study, trials, folder, [progress])
+        results = study_results(settings.study, trials, folder)
+        draw_study(results, folder, f"{settings.name}: {settings.environment}")
+        if not results.that("unfinished"):
+            tracker.finished(runs[results.best.name].path if results.best else None)
     console.print(results.table())
     places = {"results": folder.results, "curves": folder.curves}
     if results.best:

@@ -49,6 +49,11 @@ def episode_columns(population: Population, event_names: Sequence[str]) -> list[
     ]
 
 
+def is_curated(column: str) -> bool:
+    """Whether a column is of the few by which runs are looked at from afar: none of single agents or of Learners."""
+    return not column.startswith(("agent_", "learner/", "evaluation/agent_"))
+
+
 def flat_metrics(
     result: Mapping[str, Any], population: Population, event_names: Sequence[str], seconds: float, resumes: int = 0
 ) -> Row:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from rllib_empathy.experiments.metrics_table import read_metrics
+from rllib_empathy.experiments.metrics_table import is_curated, read_metrics
 from rllib_empathy.experiments.run_folder import write_whole
 from rllib_empathy.experiments.statistics import Estimate, first_and_last, iqm_estimate
 from rllib_empathy.experiments.study import Study
@@ -31,7 +31,7 @@ class TrialResult:
     Args:
         ended: "finished", "stopped early", "failed" or "unfinished".
         score: the study's metric, from `means`; NaN if no episode has ended.
-        means: column of metrics.csv -> mean over the last tenth of iterations; without agents' events and Learners' columns.
+        means: column of metrics.csv -> mean over the last tenth of iterations, for those that are no single agent's or Learner's.
     """
 
     name: str
@@ -178,9 +178,7 @@ def _result(trial: Trial, metric: str, folder: StudyFolder, outcome: Outcome | N
     path = folder.trial(trial.name).metrics
     columns = read_metrics(path) if path.exists() else {}
     means = {
-        name: first_and_last(values, columns["episodes"])[1]
-        for name, values in columns.items()
-        if not name.startswith(("learner/", "agent_events/"))
+        name: first_and_last(values, columns["episodes"])[1] for name, values in columns.items() if is_curated(name)
     }
     return TrialResult(
         name=trial.name,

@@ -11,7 +11,7 @@ from ray import tune
 
 from rllib_empathy.experiments.building import build_config
 from rllib_empathy.experiments.experiment import load_experiment
-from rllib_empathy.experiments.metrics_table import Row
+from rllib_empathy.experiments.metrics_table import Row, is_curated
 from rllib_empathy.experiments.run_folder import write_whole
 from rllib_empathy.experiments.training import TrainingRun
 from rllib_empathy.studies.search import Values
@@ -58,9 +58,8 @@ class StudyTrial(tune.Trainable):
             self.run.step()
         row = self.run.row
         self._score = _known(row.get(self.metric), self._score)
-        few = {name: value for name, value in row.items() if not name.startswith(("learner/", "agent_"))}
         return {
-            **few,
+            **{name: value for name, value in row.items() if is_curated(name)},
             SCORE: self._score,
             FINISHED: self.run.finished,
             "training_iteration": int(row["iteration"]),

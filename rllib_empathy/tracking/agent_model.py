@@ -1,0 +1,54 @@
+"""A trained population as an MLflow model that acts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mlflow.pyfunc import PythonModel
+
+from rllib_empathy.experiments.checkpoints import read_config, restore_weights
+from rllib_empathy.sampling.acting import JointPolicy
+
+
+class AgentModel(PythonModel):
+    """All agents of a checkpoint: observations in, actions out.
+
+    Agents with a memory remember the calls before, as long as these bring the same number of games; `restart` makes them forget.
+    Actions are sampled as in training; set `greedy` for always the most probable one:
+
+        model = mlflow.pyfunc.load_model("models:/cleanup/1")
+        model.unwrap_python_model().greedy = True
+        actions = model.predict(observations)
+    """
+
+    greedy = False
+
+    def load_context(self, context: Any) -> None:
+        """Reads the checkpoint, which can run code: load only models that you trust."""
+        checkpoint = Path(context.artifacts["checkpoint"])
+        config = read_config(checkpoint)
+        self._population = config.resolved_population()
+        module = config.get_multi_rl_module_spec(inference_only=True).build()
+        restore_weights(module, checkpoint)
+        self._modules = {member.module_id: module[member.module_id] for member in self._population.members}
+        self._generator = torch.Generator().manual_seed(config.seed or 0)
+        self._num_games = 0
+
+    def restart(self) -> None:
+        """The next call begins new episodes."""
+        self._num_games = 0
+
+    # Without annotations, which MLflow would take for the schema of its input: `(Any, array, Any) -> NDArray[np.int64]`.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Actions `[B, N]` for observations `[B, N, *shape]` of all N agents in B games."""
+        observations = np.asarray(model_input, np.float32)
+        starts = np.zeros(len(observations), np.bool_)
+        if len(observations) != self._num_games:
+            self._num_games = len(observations)
+            self._policy = JointPolicy(self._population, self._modules, self._num_games, self._generator)
+            starts[:] = True
+        actions, _ = self._policy.act(observations, starts, not self.greedy)
+        return actions
