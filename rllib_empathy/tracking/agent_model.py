@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mlflow.pyfunc import PythonModel
+from numpy.typing import NDArray
 
 from rllib_empathy.experiments.checkpoints import read_config, restore_weights
 from rllib_empathy.sampling.acting import JointPolicy
@@ -41,8 +42,7 @@ class AgentModel(PythonModel):
         """The next call begins new episodes."""
         self._num_games = 0
 
-    # Without annotations, which MLflow would take for the schema of its input: `(Any, array, Any) -> NDArray[np.int64]`.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> NDArray[np.int64]:
         """Actions `[B, N]` for observations `[B, N, *shape]` of all N agents in B games."""
         observations = np.asarray(model_input, np.float32)
         starts = np.zeros(len(observations), np.bool_)
