@@ -19,7 +19,7 @@ from rllib_empathy.cli import app
 from rllib_empathy.experiments.checkpoints import read_config
 from rllib_empathy.experiments.metrics_table import read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder
-from rllib_empathy.tracking import mirror as mirroring
+from rllib_empathy.tracking import tracker as tracking
 from rllib_empathy.tracking.store import OFF, store_uri
 
 EXPERIMENT: dict[str, Any] = {
@@ -73,12 +73,12 @@ def test_a_run_and_a_study_are_in_the_store_with_their_trials(out, client):
     assert len(found) == 4
     trial = found["small/seed_1"]
     parent = client.get_run(trial.data.tags["mlflow.parentRunId"])
-    assert (Path(parent.data.tags[mirroring.FOLDER]) / "outcomes.jsonl").is_file()
+    assert (Path(parent.data.tags[tracking.FOLDER]) / "outcomes.jsonl").is_file()
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     single = [run for run in found.values() if run is not trial and run.data.metrics and "/" not in run.info.run_name]
     assert len(single) == 1
     for run in (trial, *single):
-        folder = RunFolder(Path(run.data.tags[mirroring.FOLDER]))
+        folder = RunFolder(Path(run.data.tags[tracking.FOLDER]))
         columns = read_metrics(folder.metrics)
         history = client.get_metric_history(run.info.run_id, "group_return")
         assert [(point.step, point.value) for point in history] == list(
@@ -159,7 +159,7 @@ def test_a_store_that_fails_amid_a_run_costs_nothing(ray_local, tmp_path, monkey
     def fail(*arguments: Any) -> None:
         raise RuntimeError("the server is gone")
 
-    monkeypatch.setattr(mirroring, "client", fail)
+    monkeypatch.setattr(tracking, "client", fail)
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(EXPERIMENT), encoding="utf-8")
     result = call("train", path, "--out", tmp_path, "--mlflow", "")

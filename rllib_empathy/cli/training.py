@@ -67,7 +67,7 @@ def train(
     from rllib_empathy.experiments.building import build_config, resolved
     from rllib_empathy.experiments.mirror import Mirror
     from rllib_empathy.experiments.run_folder import RunFolder
-        from rllib_empathy.tracking.store import store_uri
+    from rllib_empathy.tracking.store import store_uri
     from rllib_empathy.tracking.tracker import Tracker
 
     with clear_errors():

@@ -14,10 +14,10 @@ from rllib_empathy.cli.common import (
     MlflowStore,
     clear_errors,
     fail,
-    mirrored,
     prepare,
     ray_running,
     terminal,
+    tracked,
 )
 
 if TYPE_CHECKING:

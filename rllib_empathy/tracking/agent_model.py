@@ -10,7 +10,7 @@ import torch
 from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
 
-from rllib_empathy.experiments.checkpoints import read_config, restore_weights
+from rllib_empathy.experiments.checkpoints import read_agent, read_config
 from rllib_empathy.sampling.acting import JointPolicy
 
 
@@ -32,9 +32,9 @@ class AgentModel(PythonModel):
         checkpoint = Path(context.artifacts["checkpoint"])
         config = read_config(checkpoint)
         self._population = config.resolved_population()
-        module = config.get_multi_rl_module_spec(inference_only=True).build()
-        restore_weights(module, checkpoint)
-        self._modules = {member.module_id: module[member.module_id] for member in self._population.members}
+        self._modules = {
+            member.module_id: read_agent(checkpoint, member.agents[0]).module() for member in self._population.members
+        }
         self._generator = torch.Generator().manual_seed(config.seed or 0)
         self._num_games = 0
 

@@ -40,7 +40,7 @@ _MOST_METRICS, _MOST_PARAMETERS, _LONGEST = 1000, 100, 500  # what MLflow takes 
 
 
 @dataclass
-class _Mirrored:
+class _Followed:
     """A folder and its MLflow run."""
 
     name: str
@@ -77,8 +77,8 @@ class Tracker:
         self.problem: str | None = None
         """Why the last pass failed, if it did."""
         self._experiment = experiment
-        self._top = _Mirrored(folder.name, folder)
-        self._trials = [_Mirrored(name, run.path) for name, run in (trials or {}).items()]
+        self._top = _Followed(folder.name, folder)
+        self._trials = [_Followed(name, run.path) for name, run in (trials or {}).items()]
         self._best: Path | None = None if trials else folder
         self._outcomes = outcomes
         self._status = "KILLED"
@@ -151,23 +151,23 @@ class Tracker:
         assert self.uri
         return client(self.uri)
 
-    def _begin(self, store: MlflowClient, mirrored: _Mirrored, parent: str | None) -> None:
+    def _begin(self, store: MlflowClient, followed: _Followed, parent: str | None) -> None:
         """Finds or makes the MLflow run of a folder."""
-        if mirrored.run_id:
+        if followed.run_id:
             return
         name = self._experiment.name
         found = store.get_experiment_by_name(name)
         experiment_id = found.experiment_id if found else store.create_experiment(name, self._artifacts())
-        same = store.search_runs([experiment_id], f"tags.`{FOLDER}` = '{mirrored.folder}'", max_results=1)
+        same = store.search_runs([experiment_id], f"tags.`{FOLDER}` = '{followed.folder}'", max_results=1)
         if same:
             run = same[0]
-            mirrored.iteration = int(run.data.metrics.get("iteration", 0))
+            followed.iteration = int(run.data.metrics.get("iteration", 0))
             store.update_run(run.info.run_id, "RUNNING")
         else:
-            tags = {FOLDER: str(mirrored.folder), **({"mlflow.parentRunId": parent} if parent else {})}
-            run = store.create_run(experiment_id, run_name=mirrored.name, tags=tags)
-            self._log_parameters(store, run.info.run_id, mirrored.folder)
-        mirrored.run_id = run.info.run_id
+            tags = {FOLDER: str(followed.folder), **({"mlflow.parentRunId": parent} if parent else {})}
+            run = store.create_run(experiment_id, run_name=followed.name, tags=tags)
+            self._log_parameters(store, run.info.run_id, followed.folder)
+        followed.run_id = run.info.run_id
 
     def _artifacts(self) -> str | None:
         assert self.uri
@@ -182,17 +182,17 @@ class Tracker:
         for first in range(0, len(flat), _MOST_PARAMETERS):
             store.log_batch(run_id, params=flat[first : first + _MOST_PARAMETERS])
 
-    def _copy_metrics(self, store: MlflowClient, mirrored: _Mirrored) -> None:
+    def _copy_metrics(self, store: MlflowClient, followed: _Followed) -> None:
         from mlflow.entities import Metric
 
-        path = mirrored.folder / "metrics.csv"
+        path = followed.folder / "metrics.csv"
         changed = path.stat().st_mtime_ns if path.exists() else 0
-        if changed == mirrored.seen:
+        if changed == followed.seen:
             return
         columns = {name: values for name, values in read_metrics(path).items() if is_curated(name)} if changed else {}
         if not columns:
             return
-        new = columns["iteration"] > mirrored.iteration
+        new = columns["iteration"] > followed.iteration
         metrics = [
             Metric(name, float(value), changed // 10**6, int(iteration))
             for name, values in columns.items()
@@ -200,19 +200,19 @@ class Tracker:
             if isfinite(value)
         ]
         for first in range(0, len(metrics), _MOST_METRICS):
-            store.log_batch(mirrored.run_id, metrics=metrics[first : first + _MOST_METRICS])
-        mirrored.seen, mirrored.iteration = changed, int(columns["iteration"][-1])
+            store.log_batch(followed.run_id, metrics=metrics[first : first + _MOST_METRICS])
+        followed.seen, followed.iteration = changed, int(columns["iteration"][-1])
 
-    def _close_run(self, store: MlflowClient, mirrored: _Mirrored, status: str) -> None:
+    def _close_run(self, store: MlflowClient, followed: _Followed, status: str) -> None:
         """Adds a folder's files and its last checkpoint, and ends its MLflow run."""
         for name in _FILES:
-            if (mirrored.folder / name).exists():
-                store.log_artifact(mirrored.run_id, str(mirrored.folder / name))
-        last = RunFolder(mirrored.folder).last_checkpoint()
+            if (followed.folder / name).exists():
+                store.log_artifact(followed.run_id, str(followed.folder / name))
+        last = RunFolder(followed.folder).last_checkpoint()
         if last is not None:
-            store.log_artifacts(mirrored.run_id, str(last), f"checkpoints/{last.name}")
-        store.set_terminated(mirrored.run_id, status)
-        mirrored.closed = True
+            store.log_artifacts(followed.run_id, str(last), f"checkpoints/{last.name}")
+        store.set_terminated(followed.run_id, status)
+        followed.closed = True
 
     def _register(self, store: MlflowClient, best: RunFolder) -> None:
         """Makes the agents of a run's last checkpoint the next version of the model that has the experiment's name."""
