@@ -29,6 +29,7 @@ from rllib_empathy.experiments.statistics import first_and_last
 from rllib_empathy.policies import KINDS
 from rllib_empathy.population import Population
 from rllib_empathy.shipped import shipped
+from rllib_empathy.studies.trials import trials_of
 
 FILES = sorted(shipped("tune_configs").glob("*.yaml"))
 MINIMAL = {"name": "small", "environment": "snowdrift", "stop": {"iterations": 2}}
@@ -47,6 +48,7 @@ def written(folder: Path, values: object) -> Path:
 def test_shipped_experiment_is_sound_and_commented(path):
     experiment = load_experiment(path)
     build_config(experiment)
+    assert experiment.study is None or trials_of(experiment)
     assert experiment.name == path.stem
     assert path.read_text(encoding="utf-8").startswith("# ")
     assert load_experiment(path.stem) == experiment

@@ -14,6 +14,7 @@ from rllib_empathy.cli import app
 from rllib_empathy.experiments.building import build_config
 from rllib_empathy.experiments.experiment import load_experiment
 from rllib_empathy.experiments.run_folder import RunFolder
+from rllib_empathy.studies.trials import trials_of
 
 CHECKOUT = Path(__file__).parents[1]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -57,7 +58,7 @@ def test_command_works(a_run, tmp_path, monkeypatch, command):
     program, *arguments = shlex.split(command)
     assert program == "rllib-empathy"
     arguments = [str(a_run) if argument == "RUN_FOLDER" else argument for argument in arguments]
-    if arguments[0] == "train":
+    if arguments[0] in ("train", "tune"):
         less = ("stop={iterations: 2}",) if "--resume" in arguments else LESS
         arguments += [part for value in less for part in ("--set", value)]
     monkeypatch.chdir(tmp_path)
@@ -76,7 +77,9 @@ def test_code_works(ray_local, tmp_path, monkeypatch, code):
 def test_experiment_works(tmp_path, text):
     path = tmp_path / "experiment.yaml"
     path.write_text(text, encoding="utf-8")
-    build_config(load_experiment(path))
+    experiment = load_experiment(path)
+    build_config(experiment)
+    assert experiment.study is None or trials_of(experiment)
 
 
 def test_there_is_something_to_run():
