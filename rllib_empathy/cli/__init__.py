@@ -28,6 +28,20 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, reproduce, ui, evaluate, envs, agents, bench, schelling, submit, tournament, export, report):
+for command in (
+    train,
+    tune,
+    reproduce,
+    ui,
+    evaluate,
+    envs,
+    agents,
+    bench,
+    schelling,
+    submit,
+    tournament,
+    export,
+    report,
+):
     app.command()(command)
 app.add_typer(theory, name="theory")
