@@ -74,9 +74,13 @@ def test_wheel_holds_all_of_the_package(installed: Path, package: str) -> None:
 
 
 def test_experiment_files_are_found_where_the_wheel_is_installed(installed: Path) -> None:
-    code = "from rllib_empathy.shipped import shipped\nprint(*sorted(path.name for path in shipped('tune_configs').iterdir()))"
-    experiments = sorted(path.name for path in (CHECKOUT / "tune_configs").glob("*.yaml"))
-    assert experiments
+    code = (
+        "from rllib_empathy.shipped import shipped\nfolder = shipped('tune_configs')\n"
+        "print(*sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.yaml')))"
+    )
+    folder = CHECKOUT / "tune_configs"
+    experiments = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    assert {Path(name).parent.name for name in experiments} == {"", "reproduce"}
     assert python(code, installed).split() == experiments
 
 
