@@ -25,10 +25,7 @@ def lase(
     from rllib_empathy.theory.picture import draw_plane
     from rllib_empathy.theory.summary import closed_form_table, regions_table
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise typer.BadParameter(f"no folder can be made there: {error}. Name another.", param_hint="--out") from None
+    _make(out)
     games = plane(resolution)
     random = np.random.default_rng(seed)
     ends, converged = converge(random.random((2, starts, resolution, resolution)), *games)
@@ -38,3 +35,35 @@ def lase(
     picture = out / "lase_theory.png"
     draw_plane(ends.mean((0, 1)), picture)
     console.print(f"picture: {picture}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def ipd(
+    out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("runs/theory"),
+    starts: Annotated[int, typer.Option(min=1, help="Random starts of each pair.")] = 30,
+    updates: Annotated[int, typer.Option(min=1, help="Gradient steps.")] = 500,
+    gamma: Annotated[float, typer.Option(min=0, max=0.999, help="Discount.")] = 0.96,
+    seed: Annotated[int, typer.Option(min=0, help="Of the starts.")] = 0,
+) -> None:
+    """Naive learners and Reciprocators with memory-one policies in the prisoner's dilemma, by exact gradients."""
+    import torch
+    from rich.console import Console
+
+    from rllib_empathy.theory.ipd import PAIRS, ascend
+    from rllib_empathy.theory.ipd_summary import draw_courses, pairs_table
+
+    _make(out)
+    logits = torch.randn(2, starts, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    courses = {pair.name: ascend(logits, pair.weights, gamma, updates) for pair in PAIRS}
+    console = Console()
+    console.print(pairs_table(courses))
+    picture = out / "ipd_theory.png"
+    draw_courses({name: rewards.numpy() for name, (rewards, _) in courses.items()}, picture)
+    console.print(f"picture: {picture}", soft_wrap=True, highlight=False)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"no folder can be made there: {error}. Name another.", param_hint="--out") from None

@@ -1,0 +1,127 @@
+"""Memory-one policies in the iterated prisoner's dilemma, exactly: returns, gradient ascent, naive learners and Reciprocators.
+
+A policy is five probabilities of cooperation, after [CC, CD, DC, DD] (the own action first) and at the start. Two of them make a
+Markov chain of outcomes, whose discounted sums of rewards need no sampling (Foerster et al. 2018; IPD-Analytic in Zhou et al.
+2024). Outcomes are numbered from the first agent's side. K pairs are computed at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PAYOFFS = (-1.0, -3.0, 0.0, -2.0)
+"""[R, S, T, P] of the Reciprocators' game."""
+
+SWAPPED = [0, 2, 1, 3, 4]
+"""The states [CC, CD, DC, DD, start] from the other agent's side."""
+
+
+class Learners(NamedTuple):
+    """A pair of learners by the weights of their reciprocal rewards; 0: naive."""
+
+    name: str
+    weights: tuple[float, float]
+
+
+PAIRS = (
+    Learners("naive / naive", (0.0, 0.0)),
+    Learners("Reciprocator / naive", (5.0, 0.0)),
+    Learners("Reciprocator / Reciprocator", (5.0, 5.0)),
+)
+
+
+def outcome_probabilities(policies: Tensor) -> Tensor:
+    """Probability of each outcome [CC, CD, DC, DD] in each state, `[K, 5, 4]`.
+
+    Args:
+        policies: `[2, K, 5]`, each from its own agent's side.
+    """
+    first, second = policies[0], policies[1][:, SWAPPED]
+    return torch.stack([first * second, first * (1 - second), (1 - first) * second, (1 - first) * (1 - second)], -1)
+
+
+def occupancies(outcomes: Tensor, gamma: float) -> Tensor:
+    """Discounted number of visits of each state, `[K, 5]`:  x = e_start (I - gamma P)^-1.
+
+    Args:
+        outcomes: `[K, 5, 4]`, from `outcome_probabilities`; nothing leads back to the start.
+        gamma: discount, below 1.
+    """
+    transitions = torch.cat([outcomes, torch.zeros_like(outcomes[..., :1])], -1)
+    identity = torch.eye(5, dtype=outcomes.dtype)
+    start = identity[4].expand(len(outcomes), 5)
+    return torch.linalg.solve(identity - gamma * transitions.transpose(1, 2), start.unsqueeze(-1)).squeeze(-1)
+
+
+def exact_returns(policies: Tensor, gamma: float) -> Tensor:
+    """Discounted returns of both agents, `[2, K]`, of policies `[2, K, 5]`."""
+    outcomes = outcome_probabilities(policies)
+    visits = (occupancies(outcomes, gamma).unsqueeze(-1) * outcomes).sum(1)  # [K, 4]
+    payoffs = torch.tensor(PAYOFFS, dtype=policies.dtype)
+    return torch.stack([visits @ payoffs, visits @ payoffs[SWAPPED[:4]]])
+
+
+def immediate_influences(policies: Tensor) -> Tensor:
+    """What each agent's action does for the other's reward at once, `[2, K, 5, 4]`, by state and outcome.
+
+    VI_i|j(s, a) = r_j(a) - sum_a' pi_i(a' | s) r_j(a_-i, a'): the future cancels in the authors' special case.
+    """
+    reward, sucker, temptation, punishment = PAYOFFS
+    of_second = torch.tensor(
+        [[reward, temptation], [sucker, punishment]], dtype=policies.dtype
+    )  # [first's, second's action]
+    tables = []
+    for agent in range(2):
+        cooperates = policies[agent] if agent == 0 else policies[agent][:, SWAPPED]
+        expected = cooperates.unsqueeze(-1) * of_second[0] + (1 - cooperates).unsqueeze(-1) * of_second[1]
+        table = of_second - expected.unsqueeze(-2)  # [K, 5, own action, other's action]
+        tables.append((table if agent == 0 else table.transpose(-1, -2)).flatten(-2))
+    return torch.stack(tables)
+
+
+def reciprocal_returns(policies: Tensor, gamma: float) -> Tensor:
+    """Discounted sums of  VI_j|i(t - 1) VI_i|j(t)  for both agents i, `[2, K]`.
+
+    Influences are those of fixed policies, as those of a slow estimator: gradients flow through what happens only.
+    """
+    influences = immediate_influences(policies.detach())
+    outcomes = outcome_probabilities(policies)
+    visits = occupancies(outcomes, gamma)
+    totals = []
+    for agent in range(2):
+        received = (visits.unsqueeze(-1) * outcomes * influences[1 - agent]).sum(1)  # [K, 4] by the outcome it led to
+        given = (outcomes * influences[agent]).sum(-1)[:, :4]
+        totals.append(gamma * (received * given).sum(-1))
+    return torch.stack(totals)
+
+
+def ascend(
+    starts: Tensor, weights: tuple[float, float], gamma: float, updates: int, step: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Simultaneous gradient ascent of both agents on the logits of their own policies.
+
+    Args:
+        starts: logits `[2, K, 5]`.
+        weights: of each agent's reciprocal return beside its return.
+        gamma: discount.
+        updates: U.
+        step: of the ascent on returns times 1 - gamma.
+
+    Returns:
+        Rewards per step, `[U + 1, 2, K]`, and the last policies `[2, K, 5]`.
+    """
+    logits = starts.clone().requires_grad_()
+    rewards = []
+    for _ in range(updates + 1):
+        policies = logits.sigmoid()
+        returns = exact_returns(policies, gamma)
+        rewards.append((1 - gamma) * returns.detach())
+        wanted = returns + torch.tensor(weights).unsqueeze(1) * reciprocal_returns(policies, gamma)
+        # Each agent's own gradient: what it wants, by its own logits.
+        own = [torch.autograd.grad(wanted[i].sum(), logits, retain_graph=True)[0][i] for i in range(2)]
+        with torch.no_grad():
+            logits += step * (1 - gamma) * torch.stack(own)
+    return torch.stack(rewards), logits.sigmoid().detach()

@@ -1,0 +1,57 @@
+"""What exact gradient ascent in the iterated prisoner's dilemma gave: a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import Tensor
+
+from rllib_empathy.theory.lase import Array
+
+COOPERATIVE = -1.1
+"""Reward per step from which on a pair counts as cooperating; mutual cooperation gives -1, mutual defection -2."""
+
+
+def pairs_table(courses: Mapping[str, tuple[Tensor, Tensor]]) -> Table:
+    """Where each pair ends: rewards per step, how many starts cooperate, and the mean policies.
+
+    Args:
+        courses: name -> answer of `ascend`.
+    """
+    starts = next(iter(courses.values()))[0].shape[2]
+    table = Table(title=f"Ends of {starts} random starts", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("pair", "agent", "reward / step", "both above -1.1", "P(C | CC)", "CD", "DC", "DD", "start"):
+        table.add_column(column, justify="left" if column == "pair" else "right")
+    for name, (rewards, policies) in courses.items():
+        together = (rewards[-1] > COOPERATIVE).all(0).double().mean().item()
+        for agent in range(2):
+            probabilities = (f"{p:.2f}" for p in policies[agent].mean(0).tolist())
+            shown = (name, f"{together:.0%}") if agent == 0 else ("", "")
+            table.add_row(shown[0], str(agent + 1), f"{rewards[-1, agent].mean():.3f}", shown[1], *probabilities)
+    return table
+
+
+def draw_courses(rewards: Mapping[str, Array], path: Path) -> None:
+    """Draws rewards per step over updates, one panel a pair, thin lines for single starts and thick ones for means.
+
+    Args:
+        rewards: name -> `[U + 1, 2, K]`.
+        path: the PNG file.
+    """
+    figure = Figure(figsize=(3.7 * len(rewards), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(rewards), sharey=True, squeeze=False)[0]
+    for axis, (name, course) in zip(axes, rewards.items(), strict=True):
+        for agent, colour in enumerate(("tab:blue", "tab:orange")):
+            axis.plot(course[:, agent], color=colour, linewidth=0.5, alpha=0.3)
+            axis.plot(course[:, agent].mean(-1), color=colour, linewidth=2.5, label=f"agent {agent + 1}")
+        axis.axhline(-1, color="black", linewidth=0.8, linestyle=":")
+        axis.axhline(-2, color="black", linewidth=0.8, linestyle=":")
+        axis.set_title(name, loc="left", fontsize=10)
+        axis.set_xlabel("updates")
+    axes[0].set_ylabel("reward per step (-1: both cooperate, -2: both defect)", fontsize=8)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=130)
