@@ -64,7 +64,7 @@ def cooperation_rates(entry: dict[str, Any], seed: int, iterations: int) -> list
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_reciprocators_cooperate_where_ppo_does_not(ray_local, seed):
     """Two Reciprocators do so in nearly every step, two PPO agents with the same settings in hardly any."""
-    (entry,) = load_experiment("reciprocator_ipd").population
+    entry = load_experiment("reciprocator_ipd").population[0]
     assert isinstance(entry, dict)
     assert min(cooperation_rates({**entry, "count": 1}, seed, 60)) > 0.8
     assert max(cooperation_rates({"kind": "ppo"}, seed, 30)) < 0.2
