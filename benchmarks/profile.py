@@ -15,6 +15,8 @@ PARTS = (
     ("acting", "/sampling/acting.py", None),
     ("collecting", "/rllib_empathy/sampling/", None),
     ("values", "/learning/groups.py", "trajectory_values"),
+    ("inference", "/policies/social_inference.py", None),
+    ("auxiliary losses", "/policies/social_learning.py", None),
     ("gradient steps", "/learning/groups.py", "minibatches"),
     ("gradient steps", "/rllib_empathy/policies/", "losses"),
     ("gradient steps", "/learning/learner.py", "_step"),
