@@ -56,7 +56,11 @@ def social(scale: Scale) -> list[Row]:
         for batch in BATCHES[scale]:
             profile = Profile(two_iterations("lase", batch))
             seldom = two_iterations("lase", batch, update_frequency=2)
-            contenders = {"ppo": two_iterations("ppo", batch), "lase": profile, "seldom": seldom}
+            contenders: dict[str, Callable[[], None]] = {
+                "ppo": two_iterations("ppo", batch),
+                "lase": profile,
+                "seldom": seldom,
+            }
             times = seconds(contenders, REPEATS[scale], warm_up=1)
             costs = {name: time / (2 * batch.env_steps) * 1e6 for name, time in times.items()}
             ratios = {name: time / times["ppo"] for name, time in times.items()}
