@@ -56,7 +56,7 @@ def definition(network: Network) -> Iterator[Path]:
     yield path
     network.run("laptop", "ray", "down", "--yes", str(path))
     for name in ("head", "first", "second"):
-        assert not hosts[name].processes("raylet"), f"ray still runs on {name}"
+        wait_for(lambda name=name: not hosts[name].processes("raylet"), 60, f"ray has ended on {name}")  # type: ignore[misc]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -111,6 +111,7 @@ def test_training_goes_on_when_a_host_is_cut_off(network, definition):
         assert submitted.wait(SECONDS + 120) == 0
     finally:
         submitted.kill()
+        submitted.wait()
         log.close()
     network.run("laptop", "ray", "rsync-down", str(definition), "~/runs/", f"{network.hosts['laptop'].home / 'runs'}/")
     fetched = network.hosts["laptop"].home / "runs" / "quickstart" / "cut"
@@ -131,7 +132,7 @@ def test_the_short_form_sends_follows_and_fetches(network, definition):
     laptop = network.hosts["laptop"].home
     (laptop / "work").mkdir()
     ran = subprocess.run(
-        network.command("laptop", "rllib-empathy", *arguments, *settings(**{"stop.iterations": 2})),
+        network.command("laptop", "python", "-m", "rllib_empathy.cli", *arguments, *settings(**{"stop.iterations": 2})),
         env=network.environment(network.hosts["laptop"]),
         cwd=laptop / "work",
         capture_output=True,
