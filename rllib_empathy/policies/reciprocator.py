@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from env_registry.matrix_game import MatrixGame
 from env_registry.parameters import SettingError, checked
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.distributed import average, world_size
-from rllib_empathy.policies.actor_critic import ActorCriticModule, Schedule, scheduled
+from rllib_empathy.policies.actor_critic import EPISODE, ActorCriticModule, Schedule, architecture_for, scheduled
 from rllib_empathy.policies.influence import (
     ESTIMATORS,
     Estimator,
@@ -29,7 +29,7 @@ from rllib_empathy.policies.influence import (
     in_order_of_place,
 )
 from rllib_empathy.policies.kind import AgentKind, Statistics, WorldFacts, register_kind
-from rllib_empathy.policies.networks import Parameters, Prepared, stack_parameters
+from rllib_empathy.policies.networks import Architecture, Parameters, Prepared, stack_parameters
 from rllib_empathy.policies.ppo import PPO, PPOOptions
 from rllib_empathy.reshaping.reciprocity import RewardForm, influence_balance, reciprocal_reward
 
@@ -118,14 +118,7 @@ class ReciprocatorModule(ActorCriticModule):
     def setup(self) -> None:
         self.reciprocity = self.model_config["reciprocity"]
         super().setup()
-        options = checked(EstimatorOptions, self.reciprocity["estimator"], "estimator options")
-        architecture = self.architecture._replace(
-            options=self.architecture.options.model_copy(update={"hidden": (), "memory": "none"}),
-            inputs=0,
-            critic_inputs=0,
-        )
-        sizes = (self.reciprocity["players"], self.reciprocity["actions"], self.reciprocity["gamma"])
-        self.estimator: Estimator = ESTIMATORS[options.form](architecture, *sizes, options)
+        self.estimator = estimator_for(self.architecture, self.reciprocity)
 
     def get_non_inference_attributes(self) -> list[str]:
         """Runners need the estimator only to keep balances."""
@@ -183,6 +176,25 @@ class ReciprocatorModule(ActorCriticModule):
             change = torch.stack(received) - (torch.stack(given) if first.reciprocity["pay_back"] else 0.0)
             balances = first.reciprocity["decay"] * balances + change.view(balances.shape)
         return torch.cat([balances, steps + 1], -1)
+
+
+class EstimatorAlone(nn.ModuleDict):
+    """An estimator of value influence beside an acting network that is none of ours."""
+
+    time_unit = EPISODE
+
+    def __init__(self, architecture: Architecture, reciprocity: dict[str, Any]) -> None:
+        super().__init__({"estimator": estimator_for(architecture, reciprocity)})
+        self.reciprocity = reciprocity
+
+
+def estimator_for(architecture: Architecture, reciprocity: dict[str, Any]) -> Estimator:
+    """The estimator that `model_config["reciprocity"]` asks for, for observations as in this architecture."""
+    options = checked(EstimatorOptions, reciprocity["estimator"], "estimator options")
+    without_layers = architecture.options.model_copy(update={"hidden": (), "memory": "none"})
+    architecture = architecture._replace(options=without_layers, inputs=0, critic_inputs=0)
+    sizes = (reciprocity["players"], reciprocity["actions"], reciprocity["gamma"])
+    return ESTIMATORS[options.form](architecture, *sizes, options)
 
 
 @register_kind
@@ -245,10 +257,16 @@ class Reciprocator(PPO):
         }
         return {**super().model_config(options, world, agents), "reciprocity": reciprocity}
 
-    def trained_parameters(self, module: ReciprocatorModule) -> dict[str, tuple[list[Tensor], Schedule]]:
-        trained = super().trained_parameters(module)
+    @classmethod
+    def auxiliary_networks(
+        cls, options: Any, observation_space: Any, world: WorldFacts, agents: tuple[int, ...]
+    ) -> nn.ModuleDict:
+        architecture = architecture_for(observation_space, world.action_spaces[agents[0]], options.network)
+        return EstimatorAlone(architecture, cls.model_config(options, world, agents)["reciprocity"])
+
+    def auxiliary_parameters(self, module: Any) -> dict[str, tuple[list[Tensor], Schedule]]:
         fitted: list[Tensor] = [parameter for parameter in module.estimator.parameters() if parameter.requires_grad]
-        return {**trained, "estimator": (fitted, self.options.estimator.lr)} if fitted else trained
+        return {"estimator": (fitted, self.options.estimator.lr)} if fitted else {}
 
     @property
     def num_epochs(self) -> int:

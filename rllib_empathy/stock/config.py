@@ -10,8 +10,8 @@ from ray.tune.search.sample import Domain
 
 from env_registry.parameters import SettingError
 from rllib_empathy.stock.gifting import Gifting
-from rllib_empathy.stock.kinds import KindSpec, reshaping_of
-from rllib_empathy.stock.learner import GIFTING, with_gifting_learner
+from rllib_empathy.stock.kinds import KindSpec
+from rllib_empathy.stock.learner import GIFTING, check_episodes, with_gifting_learner
 from rllib_empathy.stock.seats import seats_of
 
 Config = TypeVar("Config", bound=PPOConfig)
@@ -47,8 +47,7 @@ def with_gifting(config: Config, kinds: Mapping[str, KindSpec]) -> Config:
     gifted.learner_config_dict = {**config.learner_config_dict, GIFTING: dict(kinds)}
     gifted.learners(learner_class=with_gifting_learner(config.learner_class))
     if not _searches([kinds, config.env_config]):
-        _check_whole_episodes(config, kinds)
-        Gifting(kinds, seats_of(gifted), gifted.env_config)
+        check_episodes(gifted, Gifting(kinds, seats_of(gifted), gifted.env_config))
     return gifted
 
 
@@ -71,16 +70,6 @@ def _check_algorithm(config: Any) -> None:
         )
     if config.env is None:
         raise SettingError(f"{name} has no environment yet. Call .environment(...) before with_gifting.")
-
-
-def _check_whole_episodes(config: PPOConfig, kinds: Mapping[str, KindSpec]) -> None:
-    for module_id, spec in kinds.items():
-        kind = reshaping_of(module_id, spec).kind
-        if kind.needs_whole_episodes and config.batch_mode != "complete_episodes":
-            raise SettingError(
-                f"Policy {module_id!r}: rewards of kind {kind.name!r} are worked out over whole episodes, and batch_mode = "
-                f"{config.batch_mode!r} cuts them. Set .env_runners(batch_mode='complete_episodes')."
-            )
 
 
 def _searches(value: Any) -> bool:

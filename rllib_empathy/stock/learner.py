@@ -13,6 +13,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from env_registry.parameters import SettingError
 from rllib_empathy.learning.distributed import average, average_gradients, broadcast_parameters, world_size
 from rllib_empathy.learning.groups import all_parameters
 from rllib_empathy.stock.gifting import Gifting, Metrics
@@ -55,6 +56,7 @@ class GiftingLearner(TorchLearner):
         seats = [as_observed(seat, spaces.get(seat.module_id)) for seat in seats_of(self.config)]
         kinds = self.config.learner_config_dict[GIFTING]
         self._gifting = Gifting(kinds, seats, self.config.env_config, self.config.seed, self._device or "cpu")
+        check_episodes(self.config, self._gifting)
         self._learner_connector.prepend(ReshapeRewards(self._gifting))
 
     def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
@@ -99,6 +101,23 @@ class GiftingLearner(TorchLearner):
         super().set_state(state)
         if GIFTING in state:
             self._gifting.set_state(state[GIFTING])
+
+
+def check_episodes(config: Any, gifting: Gifting) -> None:
+    """Raises SettingError if a kind needs whole episodes and does not get them."""
+    for module_id, kind in gifting.kinds.items():
+        if not kind.needs_whole_episodes:
+            continue
+        if config.batch_mode != "complete_episodes":
+            raise SettingError(
+                f"Policy {module_id!r}: agents of kind {kind.name!r} need whole episodes, and batch_mode is "
+                f"{config.batch_mode!r}. Set .env_runners(batch_mode='complete_episodes')."
+            )
+        if config.num_learners > 1:
+            raise SettingError(
+                f"Policy {module_id!r}: agents of kind {kind.name!r} need whole episodes, and RLlib cuts them to share "
+                f"them among num_learners = {config.num_learners} learners. Set .learners(num_learners=1)."
+            )
 
 
 def log(metrics: Any, statistics: Metrics) -> None:

@@ -44,6 +44,10 @@ def own_config(env: Any = Ferry, **env_config: Any) -> PPOConfig:
     )
 
 
+def whole_episodes() -> PPOConfig:
+    return own_config().env_runners(batch_mode="complete_episodes")
+
+
 def social_weights(learner: Any) -> np.ndarray:
     gifting = learner._gifting
     return np.concatenate(
@@ -110,6 +114,17 @@ def test_connectors_that_change_observations_are_welcome(ray_local):
     config = own_config(rich=True).env_runners(env_to_module_connector=flattened())
     algorithm = with_gifting(config, KINDS).build_algo()
     assert np.isfinite(algorithm.train()["learners"]["captain"]["social_critic_error"])
+    algorithm.stop()
+
+
+def test_reciprocal_rewards_need_whole_episodes_and_get_them(ray_local):
+    kinds = {"captain": "reciprocator", "deckhand": "lase"}
+    algorithm = with_gifting(whole_episodes(), kinds).build_algo()
+    before = social_weights(algorithm.learner_group._learner)
+    for _ in range(2):
+        learned = algorithm.train()["learners"]["captain"]
+    assert learned["reshaped_reward_mean"] != pytest.approx(learned["extrinsic_reward_mean"], abs=1e-9)
+    assert (social_weights(algorithm.learner_group._learner) != before).any()
     algorithm.stop()
 
 
@@ -186,7 +201,12 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"captain": "inequity_averse"},
         "'inequity_averse' .* whole episodes.*'complete_episodes'",
     ),
-    "shared among unlike co-players": (own_config, {"passengers": "lase"}, "share networks need co-players"),
+    "episodes cut for learners": (
+        lambda: whole_episodes().learners(num_learners=2),
+        {"captain": "reciprocator"},
+        "num_learners=1",
+    ),
+    "shared among unlike co-players": (own_config, {"passengers": "lase"}, "need co-players with like actions"),
 }
 
 
