@@ -62,6 +62,20 @@ def ipd(
     console.print(f"picture: {picture}", soft_wrap=True, highlight=False)
 
 
+@app.command()
+def coins(
+    games: Annotated[int, typer.Option(min=1, help="Random games that estimators are fitted to.")] = 1024,
+    gamma: Annotated[float, typer.Option(min=0, max=1, help="Discount.")] = 0.99,
+    seed: Annotated[int, typer.Option(min=0, help="Of games and networks.")] = 0,
+) -> None:
+    """How near the Reciprocators' estimators come to the exact value influence in the 3x3 coin game: a table."""
+    from rich.console import Console
+
+    from rllib_empathy.theory.coins import estimators_table
+
+    Console().print(estimators_table(gamma, games, seed))
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
