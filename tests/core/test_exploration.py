@@ -7,7 +7,7 @@ from math import log
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
@@ -23,6 +23,7 @@ from tests.core.agents import group_of, module_of
 ACTIONS = 4
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 1e-6, 0.05, 0.5, 1.0]), st.integers(1, 7))
 def test_the_mixture_is_the_formula(seed, share, actions):
     policy = np.random.default_rng(seed).dirichlet(np.full(actions, 0.3), size=(2, 5)) + 1e-30
