@@ -50,6 +50,7 @@ class Trial:
     def __init__(self, folder: Path, iterations: int, learners: int = 0) -> None:
         from ray.cluster_utils import Cluster
 
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # machines that are busy take their time
         self.iterations = iterations
         self.folder = RunFolder(folder / "quickstart" / "trial")
         self._cluster: Any = Cluster(
@@ -95,7 +96,8 @@ class Trial:
         deadline = time.monotonic() + seconds
         while not reached():
             if time.monotonic() > deadline or (self._driver.poll() is not None and not reached()):
-                raise TimeoutError(f"{what} did not come; the driver's code is {self._driver.poll()}")
+                said = Path(self._log.name).read_text()[-1500:]
+                raise TimeoutError(f"{what} did not come; the driver's code is {self._driver.poll()}; it said {said}")
             time.sleep(0.2)
 
     def finish(self, seconds: float = 300) -> int:

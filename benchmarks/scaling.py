@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Mapping
 
@@ -63,3 +64,38 @@ def runners(scale: Scale) -> list[Row]:
         f"{count} runners, {batch}": (empathy(batch, runners=count), batch.env_steps) for count in RUNNERS[scale]
     }
     return costs(configs, REPEATS[scale], time.perf_counter)
+
+
+@benchmark
+def traffic(scale: Scale) -> list[Row]:
+    """What moves and what the driver does: the parameters of docs/scaling.md. Cleanup, 4 agents, a remote Learner."""
+    batch = BATCH[scale]
+    rows = []
+    driver = {}
+    with one_thread(), local_ray():
+        for count in (1, 2):
+            config = empathy(Batch(batch.games * count, batch.steps), runners=count).learners(num_learners=1)
+            algorithm = config.build_algo()
+            algorithm.train()
+            times = seconds({"iteration": algorithm.train}, REPEATS[scale], clock=time.process_time)
+            driver[count] = times["iteration"]
+            if count == 1:
+                trajectory = algorithm.env_runner.sample()[0]
+                answers = algorithm.env_runner_group.foreach_env_runner("sample_by_reference", local_env_runner=False)
+                weights = algorithm.learner_group.get_state(components="learner/rl_module", inference_only=True)
+                rows = [
+                    row(
+                        "traffic, runner to Learner",
+                        len(pickle.dumps(trajectory)) / trajectory.env_steps(),
+                        "bytes / env step",
+                    ),
+                    row("traffic, runner to driver", len(pickle.dumps(answers[0][1:])), "bytes / iteration and runner"),
+                    row("traffic, Learner to node", len(pickle.dumps(weights)) / 2**10, "KiB / iteration and node"),
+                ]
+            algorithm.stop()
+    each = driver[2] - driver[1]
+    return [
+        *rows,
+        row("driver, with one runner", driver[1] * 1e3, "ms CPU / iteration"),
+        row("driver, each further runner", each * 1e3, "ms CPU / iteration", each / driver[1]),
+    ]

@@ -121,3 +121,16 @@ class Population:
     def kinds(self) -> dict[str, AgentKind]:
         """Module id -> a fresh instance of its kind."""
         return {m.module_id: m.kind(m.module_id, m.options, m.agents) for m in self.members}
+
+
+def check_change(before: Population, after: Population) -> None:
+    """Raises SettingError if a module id that stays stands for another kind of agent or other options."""
+    earlier = {member.module_id: member for member in before.members}
+    for member in after.members:
+        known = earlier.get(member.module_id, member)
+        if (known.kind, known.options) != (member.kind, member.options):
+            raise SettingError(
+                f"{member.module_id!r} would go on as another agent ({known.kind.name} with {known.options}; now "
+                f"{member.kind.name} with {member.options}). Agents that keep their names keep kind and options; give the new "
+                "one a name of its own."
+            )

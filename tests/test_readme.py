@@ -57,7 +57,7 @@ def a_run(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_command_works(a_run, tmp_path, monkeypatch, command):
     program, *arguments = shlex.split(command)
     assert program == "rllib-empathy"
-    arguments = [str(a_run) if argument == "RUN_FOLDER" else argument for argument in arguments]
+    arguments = [argument.replace("RUN_FOLDER", str(a_run)) for argument in arguments]
     if arguments[0] in ("train", "tune"):
         less = ("stop={iterations: 2}",) if "--resume" in arguments else LESS
         arguments += [part for value in less for part in ("--set", value)]

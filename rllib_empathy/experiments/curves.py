@@ -104,12 +104,12 @@ def _agents_panel(axis: Axes, metrics: Mapping[str, Column], population: Populat
 
 
 def _gift_shares(metrics: Mapping[str, Column], population: Population) -> dict[tuple[str, str], list[Column]]:
-    """(label of the givers, label of the receivers) -> the columns of all pairs."""
+    """(label of the givers, label of the receivers) -> the columns of all pairs; who never gives is left out."""
     label_of = {agent: name for name, agents in labels(population).items() for agent in agents}
     found: dict[tuple[str, str], list[Column]] = {}
     for name, column in metrics.items():
         pair = re.fullmatch(r"learner/.*/gift_share/agent_(\d+)_to_(\d+)", name)
-        if pair:
+        if pair and np.nan_to_num(column).any():
             giver, receiver = (label_of[int(agent)] for agent in pair.groups())
             found.setdefault((giver, receiver), []).append(column)
     return found

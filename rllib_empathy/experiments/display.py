@@ -26,6 +26,10 @@ SECONDS_BETWEEN_LINES = 10
 """How often progress is written where the output is no terminal."""
 
 
+AGENTS_WITH_INTERVALS = 5
+"""Agents of a tournament up to which a terminal has room for intervals."""
+
+
 class TrainingProgress:
     """A bar with steps, returns, speed and time left; lines of text where the output is no terminal.
 
@@ -124,15 +128,23 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def tournament_table(tournament: Tournament) -> Table:
-    """Mean returns of focal agents (rows) among copies of others (columns), with half widths of 95 % intervals."""
-    title = f"{tournament.world}: mean return of the focal agent, {tournament.episodes} episodes each, 95 % interval"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("focal agent")
-    for name in (*(f"among {name}" for name in tournament.agents), "mean"):
-        table.add_column(name, justify="right")
-    for name, means, halves in zip(tournament.agents, tournament.returns, tournament.half_widths, strict=True):
-        cells = [_with_half(mean, half) for mean, half in zip(means, halves, strict=True)]
-        table.add_row(name, *cells, f"{means.mean():.2f}")
+    """Mean returns of focal agents (rows) among copies of others (columns, by number); of few, with 95 % intervals."""
+    few = len(tournament.agents) <= AGENTS_WITH_INTERVALS
+    table = Table(
+        title=f"{tournament.world}: mean return of the focal agent, {tournament.episodes} episodes each",
+        caption=None if few else "95 % intervals are in tournament.json and in the heat map.",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("focal agent", no_wrap=True)
+    for number in range(len(tournament.agents)):
+        table.add_column(f"among {number}" if few else str(number), justify="right", no_wrap=True)
+    table.add_column("mean", justify="right", no_wrap=True)
+    rows = zip(tournament.agents, tournament.returns, tournament.half_widths, strict=True)
+    for number, (name, means, halves) in enumerate(rows):
+        cells = [_with_half(mean, half) if few else f"{mean:.3g}" for mean, half in zip(means, halves, strict=True)]
+        table.add_row(f"{number} {name}", *cells, f"{means.mean():.2f}")
     return table
 
 

@@ -23,6 +23,9 @@ class EnvRunners(Settings):
     num_env_runners: int = Field(0, ge=0, description="processes that sample; 0: the training process itself")
     num_envs_per_env_runner: int = Field(64, ge=1, description="games that each of them plays at once")
     rollout_fragment_length: int = Field(100, ge=1, description="steps of each game per iteration")
+    sample_ahead: bool = Field(
+        False, description="whether remote runners play on while the learner learns, one update behind"
+    )
     batch_mode: Literal["truncate_episodes", "complete_episodes"] = Field(
         "truncate_episodes",
         description="whether an iteration may end amid an episode, or plays one whole episode per game",

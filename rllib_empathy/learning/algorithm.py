@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayError
@@ -22,11 +22,13 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from env_registry.parameters import SettingError
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.learning.faults import ClusterFault
 from rllib_empathy.learning.finite import NonFiniteError
 from rllib_empathy.learning.training_data import JointTrainingData
+from rllib_empathy.population import PopulationSpec, check_change
 from rllib_empathy.sampling.joint_env_runner import COMPONENT_SAMPLING
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ LONGEST_LEARNER_PING_S = 10
 class Empathy(Algorithm):
     """On-policy learning of a population that lives in one world. Configure it with `EmpathyConfig`."""
 
+    config: EmpathyConfig
+
     @classmethod
     def get_default_config(cls) -> EmpathyConfig:
         """An `EmpathyConfig` with its defaults."""
@@ -55,6 +59,7 @@ class Empathy(Algorithm):
     def setup(self, config: Any) -> None:
         """Builds runners and Learners."""
         self._next_probe: dict[int, float] = {}  # by group of runners
+        self._population_changed = False
         super().setup(config)
 
     def training_step(self) -> None:
@@ -71,6 +76,40 @@ class Empathy(Algorithm):
             self.metrics.aggregate(learned, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)), self._learners_watched():
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+
+    def change_population(self, population: PopulationSpec) -> None:
+        """Goes on with another population from the next iteration; all games begin anew.
+
+        Agents whose module ids stay (see `Population.module_of_agent`) keep their networks and optimisers, wherever they sit from
+        now on; the others are new, and begin untrained.
+
+        Raises:
+            SettingError: the population does not fit the world, or a module id stays for another kind or other options. Then
+                nothing has changed.
+        """
+        config = self.config.copy(copy_frozen=False).population(population)
+        config.validate()
+        check_change(self.config.resolved_population(), config.resolved_population())
+        gone = set(self.config.policies) - set(config.policies)
+        config.freeze()
+        self.config, self._population_changed = config, True
+        spec = config.population_spec
+        for answer in self.learner_group.foreach_learner(lambda learner: learner.change_population(spec)):
+            answer.get()
+        for module_id in gone:
+            self.metrics.delete((LEARNER_RESULTS, module_id), key_error=False)
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:
+                group.foreach_env_runner(lambda runner: runner.change_population(spec))
+        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+
+    def add_module(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: a module has a kind, options and seats, which only a population can say."""
+        raise SettingError(
+            "Agents come and go with the population: call change_population(...) with all who play from now on."
+        )
+
+    remove_module = add_module
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """The algorithm's state, the games of remote runners included."""
@@ -102,6 +141,14 @@ class Empathy(Algorithm):
         if monotonic() < self._next_probe.get(id(env_runner_group), 0.0):
             return []
         restored = super().restore_env_runners(env_runner_group)
+        if restored and self._population_changed:  # they were built again as they were at the start
+            spec = self.config.population_spec
+            env_runner_group.foreach_env_runner(
+                lambda runner: runner.change_population(spec), remote_worker_ids=restored, local_env_runner=False
+            )
+            env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group, to_worker_indices=restored, inference_only=True
+            )
         if env_runner_group.num_healthy_remote_env_runners() < env_runner_group.num_remote_env_runners():
             self._next_probe[id(env_runner_group)] = monotonic() + SECONDS_BETWEEN_PROBES
         return restored
@@ -142,15 +189,32 @@ class Empathy(Algorithm):
         """
         deadline = monotonic() + LONGEST_WITHOUT_RUNNERS_S
         while monotonic() < deadline:
-            answers = self.env_runner_group.foreach_env_runner(
-                "sample_by_reference", local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
-            )
+            if self.config.sample_ahead:
+                answers = self._samples_ahead()
+            else:
+                answers = self.env_runner_group.foreach_env_runner(
+                    "sample_by_reference", local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
+                )
             if answers:
                 return answers
             logger.warning("No runner answers; waiting for one to come back.")
             sleep(1)
             self.restore_env_runners(self.env_runner_group)
         raise ClusterFault(f"No runner has answered for {LONGEST_WITHOUT_RUNNERS_S} s.")
+
+    def _samples_ahead(self) -> list[tuple[list[ray.ObjectRef], int, dict[str, Any]]]:
+        """What runners have sampled since they were last asked; asks them for the next batch, to be played meanwhile.
+
+        New weights reach a runner after the batch that it plays when they are made: samples are at most one update old.
+        """
+        group, tag = self.env_runner_group, "sample_ahead"
+        if not group.num_in_flight_async_reqs(tag):
+            group.foreach_env_runner_async("sample_by_reference", tag=tag)
+        answers = group.fetch_ready_async_reqs(tags=tag, timeout_seconds=self.config.sample_timeout_s)
+        busy = group.num_in_flight_async_reqs(tag)  # of runners that are late: they are not asked for more
+        ready = [number for number in group.healthy_env_runner_ids() if not busy or number in dict(answers)]
+        group.foreach_env_runner_async("sample_by_reference", tag=tag, remote_worker_ids=ready)
+        return [answer for _, answer in answers]
 
     @contextmanager
     def _learners_watched(self) -> Iterator[None]:

@@ -44,6 +44,7 @@ class EmpathyConfig(AlgorithmConfig):
         self.shuffle_seats = False
         self.agent_defaults: dict[str, Any] = {}
         self.registered_worlds: dict[str, Any] = {}
+        self.sample_ahead = False
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 64
         self.rollout_fragment_length = 100
@@ -93,6 +94,19 @@ class EmpathyConfig(AlgorithmConfig):
                 raise unknown_name("training option", key, sorted(known | _RLLIB_TRAINING_KEYS))
         self.agent_defaults = {**self.agent_defaults, **mine}
         super().training(**others)
+        return self
+
+    def env_runners(self, *, sample_ahead: Any = NotProvided, **settings: Any) -> EmpathyConfig:
+        """Sets who samples, and how.
+
+        Args:
+            sample_ahead: remote runners play the next batch while the Learner learns from this one. Its actions are then one
+                update old, never more; PPO's ratio knows of it, A2C does not.
+            **settings: as in RLlib's `AlgorithmConfig.env_runners`.
+        """
+        if sample_ahead is not NotProvided:
+            self.sample_ahead = bool(sample_ahead)
+        super().env_runners(**settings)
         return self
 
     def environment(self, env: Any = NotProvided, **settings: Any) -> EmpathyConfig:

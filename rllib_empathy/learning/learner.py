@@ -39,6 +39,7 @@ from rllib_empathy.learning.statistics import explained_variance
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.metrics import equality
 from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch, scheduled
+from rllib_empathy.population import PopulationSpec
 from rllib_empathy.reshaping.gift_statistics import gift_statistics
 from rllib_empathy.reshaping.gifting import transfer
 from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, own_views
@@ -50,6 +51,8 @@ class EmpathyLearner(TorchLearner):
     What RLlib's Learner does per module in a Python loop happens here per group of like agents. Optimisers, learning rates,
     checkpoints, metrics and the several-learners machinery are RLlib's.
     """
+
+    config: Any  # an EmpathyConfig
 
     def build(self) -> None:
         """Builds modules, kinds and optimisers; all Learners begin with the first one's weights."""
@@ -63,6 +66,25 @@ class EmpathyLearner(TorchLearner):
         self._generator = torch.Generator().manual_seed(self.config.seed or 0)
         self._episode_sums = EpisodeSums()
         broadcast_parameters(all_parameters(list(self._modules().values())))
+
+    def change_population(self, population: PopulationSpec) -> None:
+        """Drops agents that are gone and builds new ones; see `Empathy.change_population`."""
+        config = self.config.copy(copy_frozen=False).population(population)
+        config.validate()
+        earlier, self._kinds = self._kinds, config.resolved_population().kinds()
+        for module_id in earlier.keys() - self._kinds.keys():
+            self.remove_module(module_id)
+            self._stepped.pop(module_id, None)
+        self.config = config
+        specs = config.get_multi_rl_module_spec().rl_module_specs
+        for module_id, kind in self._kinds.items():
+            if module_id in earlier:
+                kind.set_state(earlier[module_id].get_state())
+                continue
+            self.module.add_module(module_id, specs[module_id].build())
+            self.configure_optimizers_for_module(module_id)
+            kind.initialise(self.module[module_id])
+        broadcast_parameters(all_parameters([self._modules()[module_id] for module_id in sorted(self._modules())]))
 
     def update(
         self, *, training_data: JointTrainingData, timesteps: dict[str, Any] | None = None, **kwargs: Any

@@ -32,6 +32,7 @@ from env_registry.game import World
 from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import sum_and_count
 from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.population import PopulationSpec
 from rllib_empathy.sampling.acting import JointPolicy
 from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes, cooperation_of
 from rllib_empathy.sampling.memory import return_freed_memory
@@ -50,6 +51,8 @@ class JointEnvRunner(EnvRunner, Checkpointable):
 
     Games begin when first needed, so a runner that only holds weights costs no games.
     """
+
+    config: Any  # an EmpathyConfig
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
@@ -82,6 +85,15 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         self._game_numbers, self._steps_played = first_game + np.arange(self.num_games), 0
         self._begun = np.ones(self.num_games, np.bool_)
         self._totals = EpisodeTotals(self.num_games, self.world.num_agents, self.world.event_names)
+
+    def change_population(self, population: PopulationSpec) -> None:
+        """Plays on with other agents, whose weights are still to come; all games begin anew."""
+        self.config = self.config.copy(copy_frozen=False).population(population)
+        self.population = self.config.resolved_population()
+        self.make_module()
+        self._weights_seq_no = 0
+        if self.world is not None:
+            self._begin_anew()
 
     def get_spaces(self) -> dict[str, tuple[Any, Any]]:
         """Observation and action space of each module."""

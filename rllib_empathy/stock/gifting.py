@@ -21,7 +21,8 @@ from rllib_empathy.learning.groups import LearningGroup
 from rllib_empathy.policies.actor_critic import ActorCriticKind, scheduled
 from rllib_empathy.policies.kind import AgentKind, WorldFacts
 from rllib_empathy.reshaping.gift_statistics import gift_statistics
-from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, reshape_rewards
+from rllib_empathy.reshaping.gifting import transfer
+from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, own_views
 from rllib_empathy.stock.episodes import EpisodeAdapter
 from rllib_empathy.stock.kinds import KindSpec, needs_networks, reshaping_of
 from rllib_empathy.stock.seats import Seat, agents_of
@@ -101,9 +102,13 @@ class Gifting:
         check_rewards(joint)
         for kind in self.kinds.values():
             kind.observe(joint, dict(self.networks), self.kinds)
-        rewards = reshape_rewards(joint, self._of_agent)
+        weights = gift_matrix(joint, self._of_agent)
+        received = None if weights is None else transfer(joint.rewards, weights)
+        rewards = own_views(joint, self._of_agent, received)
         reshaped = self.adapter.with_rewards(episodes, steps, rewards.cpu().numpy())
         metrics: Metrics = {}
+        if weights is not None:
+            metrics |= gift_statistics(joint, weights, {mid: kind.agents for mid, kind in self.kinds.items()})
         extrinsic_means, reshaped_means = mean_per_step(joint, joint.rewards), mean_per_step(joint, rewards)
         for module_id, kind in self.kinds.items():
             agents = list(kind.agents)
@@ -202,6 +207,8 @@ class Gifting:
                 torch.nn.utils.clip_grads_with_norm_(parameters, kind.options.grad_clip, norm)
             for optimizer in optimizers.values():
                 optimizer.step()
+        for buffer in networks.buffers():  # what networks remember of their own share of the batch
+            buffer.copy_(average(buffer))
         return statistics
 
 

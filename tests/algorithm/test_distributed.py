@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,3 +114,28 @@ def test_several_learners_stop_together(ray_local):
     with pytest.raises(NonFiniteError):
         algorithm.train()
     algorithm.stop()
+
+
+def test_runners_that_sample_ahead_are_one_update_behind(ray_local):
+    """Each runner notes which weights it plays with; the Learner's own version counts updates."""
+
+    class Noting(JointEnvRunner):
+        def sample(self, **kwargs):
+            trajectories = super().sample(**kwargs)
+            return [replace(t, events={"version": np.full_like(t.actions, self._weights_seq_no)}) for t in trajectories]
+
+    config = small_config(games=4, steps=5).env_runners(num_env_runners=1, sample_ahead=True, env_runner_cls=Noting)
+    algorithm = config.build_algo()
+    learned_from, learner_group = [], algorithm.learner_group
+
+    def update(*, training_data, **kwargs):
+        learned_from.append(int(ray.get(training_data.trajectories[0]).events["version"].min()))
+        return type(learner_group).update(learner_group, training_data=training_data, **kwargs)
+
+    learner_group.update = update
+    steps = [algorithm.train()["env_runners"]["num_env_steps_sampled_lifetime"] for _ in range(5)]
+    algorithm.stop()
+    assert steps == [20, 40, 60, 80, 100]
+    behind = np.arange(5) - learned_from
+    assert behind[0] == 0
+    assert set(behind[1:]) == {1}

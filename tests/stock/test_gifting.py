@@ -107,12 +107,10 @@ def test_networks_learn_and_go_on_from_a_saved_state():
     for one in (first, second):
         one.reshape(whole_episodes())
     social = first.networks["policy_0"]["social"]
-    before = {name: value.clone() for name, value in social.state_dict().items()}
+    before = {name: value.clone() for name, value in social.named_parameters()}
     metrics = first.learn(0, lambda _: True)
     assert {"social_critic_error", "perspective_accuracy"} <= {name for _, name in metrics}
-    learned = {
-        name.split(".")[0] for name, value in social.state_dict().items() if not torch.equal(value, before[name])
-    }
+    learned = {name.split(".")[0] for name, value in social.named_parameters() if not torch.equal(value, before[name])}
     assert learned == {"relationship", "conversion"}
     second.set_state(first.get_state())
     for one in (first, second):

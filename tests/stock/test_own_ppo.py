@@ -51,7 +51,7 @@ def whole_episodes() -> PPOConfig:
 def social_weights(learner: Any) -> np.ndarray:
     gifting = learner._gifting
     return np.concatenate(
-        [p.detach().numpy().ravel() for mid in sorted(gifting.networks) for p in gifting.networks[mid].parameters()]
+        [p.numpy().ravel() for mid in sorted(gifting.networks) for p in gifting.networks[mid].state_dict().values()]
     )
 
 
