@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from env_registry.parameters import SettingError
 from rllib_empathy.policies.actor_critic import ActorCriticModule
 from rllib_empathy.policies.frozen import TrainedAgent
+from rllib_empathy.policies.kind import CONTEXT
 from rllib_empathy.policies.networks import Prepared, evaluate
 
 
@@ -36,7 +37,8 @@ class Agent:
         self._trained = trained
         self._greedy = greedy
         self._module = trained.module()
-        self._parameters = type(self._module).stacked([self._module], 1)
+        with torch.no_grad():  # as parameters are stacked for acting
+            self._parameters = type(self._module).stacked([self._module], 1)
         self._generator = torch.Generator()
         if seed is None:
             self._generator.seed()
@@ -47,6 +49,35 @@ class Agent:
     def reset(self) -> None:
         """Begins an episode: what the agent remembers of the last one is forgotten."""
         self._state = {name: value.unsqueeze(0) for name, value in self._module.initial_state(1).items()}
+        self._waits = False
+
+    @property
+    def keeps_account(self) -> bool:
+        """Whether what all agents do is among what it acts on (Reciprocators): `notice` has to follow each `act`."""
+        return isinstance(self._module, ActorCriticModule) and self._module.num_inputs[0] > 0
+
+    @torch.no_grad()
+    def notice(self, observations: Any, actions: Any, agent: int | None = None) -> None:
+        """Tells an agent that keeps account of others what all have done in the step that it has just acted in.
+
+        Args:
+            observations: of all agents, `[N, *shape]`, on which they acted.
+            actions: of all agents, `[N]`.
+            agent: which of them this one is; default: its number in its run.
+        """
+        if CONTEXT in self._state:
+            seen = np.array(observations, self.observation_space.dtype)[None]
+            taken = np.array(actions, np.int64)[None]
+            self._state[CONTEXT] = type(self._module).notice(
+                [self._module],
+                self._parameters,
+                torch.tensor([[self._trained.agent if agent is None else agent]]),
+                torch.from_numpy(seen),
+                torch.from_numpy(taken),
+                torch.ones(taken.shape, dtype=torch.bool),
+                self._state[CONTEXT],
+            )
+        self._waits = False
 
     @torch.no_grad()
     def act(self, observation: Any) -> int:
@@ -58,8 +89,10 @@ class Agent:
             observation: of the shape of `observation_space`.
 
         Raises:
-            ValueError: it is of another shape.
+            ValueError: it is of another shape, or the agent keeps account of others and has not been told what they did.
         """
+        if self._waits:
+            raise ValueError(f"Agents of kind {self.kind!r} act on what all did: call notice(...) after each step.")
         seen = np.asarray(observation)
         if seen.shape != self.observation_space.shape:
             raise ValueError(
@@ -71,6 +104,7 @@ class Agent:
             [self._module], self._parameters, observations, self._state, self._generator, not self._greedy
         )
         self._state = answer.state
+        self._waits = self.keeps_account
         return int(answer.actions)
 
     def to_onnx(self, path: str | Path) -> None:
@@ -81,10 +115,15 @@ class Agent:
         `next_h` (and `next_c`).
 
         Raises:
-            SettingError: the agent has no network, or the packages for ONNX are missing.
+            SettingError: the agent is no network of its observations alone, or the packages for ONNX are missing.
         """
         if not isinstance(self._module, ActorCriticModule):
             raise SettingError(f"Agents of kind {self.kind!r} have no network to be exported.")
+        if self.keeps_account:
+            raise SettingError(
+                f"Agents of kind {self.kind!r} act on an account of what all did, which is no part of their network. Use "
+                "load_agent(...) with notice(...)."
+            )
         try:
             import onnxscript  # noqa: F401  (which torch.onnx needs)
         except ImportError:

@@ -23,7 +23,7 @@ from rllib_empathy.experiments.experiment import Experiment
 from rllib_empathy.experiments.run_folder import RunFolder
 from rllib_empathy.experiments.training import train
 from rllib_empathy.learning.config import EmpathyConfig
-from rllib_empathy.policies import KINDS
+from rllib_empathy.policies import KINDS, kind_named
 
 Matrix = NDArray[np.float64]
 
@@ -147,6 +147,9 @@ def trained_in_self_play(experiment: Experiment, entry: Mapping[str, Any], root:
     config = EmpathyConfig().environment(experiment.environment, env_config=dict(experiment.env_config))
     everybody = [{**entry, "count": config.world_facts().num_agents}]
     alone = experiment.model_copy(update={"name": entry["kind"], "population": everybody})
+    if kind_named(entry["kind"]).needs_whole_episodes:
+        whole = alone.env_runners.model_copy(update={"batch_mode": "complete_episodes"})
+        alone = alone.model_copy(update={"env_runners": whole})
     config = build_config(alone)
     folder = RunFolder.create(root, alone.name)
     folder.describe(alone, resolved(alone, config))

@@ -201,8 +201,6 @@ class EmpathyConfig(AlgorithmConfig):
                     f"Agents {', '.join(map(str, member.agents))} share the network {member.module_id!r} but have unlike actions "
                     f"({', '.join(map(str, actions))}). Give them separate entries in the population."
                 )
-            if member.kind.needs_whole_episodes:
-                self._check_whole_episodes(member.kind.name)
         self.get_multi_rl_module_spec()
 
     def validate(self) -> None:
@@ -219,6 +217,9 @@ class EmpathyConfig(AlgorithmConfig):
                 "learner takes an equal share of the games."
             )
         population = self.resolved_population()
+        for member in population.members:
+            if member.kind.needs_whole_episodes:
+                self._check_whole_episodes(member.kind.name)
         self.policies = {member.module_id: PolicySpec() for member in population.members}
         of_agent = population.module_of_agent
         self.policy_mapping_fn = lambda agent_id, *args, **kwargs: of_agent[_agent_number(agent_id)]

@@ -65,6 +65,29 @@ def test_chance_has_a_seed_and_follows_the_policy(earlier):
     assert ((counts - expected) ** 2 / expected).sum() < 30  # at most 6 degrees of freedom: once in 25,000 seeds
 
 
+def test_agents_that_keep_account_of_others_are_told_what_all_did(ray_local, tmp_path):
+    config = small_config("iterated_prisoners_dilemma", "reciprocator", games=4, steps=100)
+    algorithm = config.training(lr=0.01).build_algo()
+    for _ in range(2):
+        algorithm.train()
+    algorithm.save_to_path(tmp_path)
+    algorithm.stop()
+    config = small_config("iterated_prisoners_dilemma", games=1, steps=12)
+    config.population([{"kind": "frozen", "checkpoint": str(tmp_path)}, "random"]).validate()
+    runner = JointEnvRunner(config=config, worker_index=0)
+    runner.population.kinds()["frozen_0"].initialise(runner.module["frozen_0"])
+    joint = runner.sample(explore=False)[0]
+    agent = load_agent(tmp_path, greedy=True)
+    assert agent.keeps_account
+    for observations, actions in zip(joint.observations[:, 0], joint.actions[:, 0], strict=True):
+        assert agent.act(observations[0]) == actions[0]
+        with pytest.raises(ValueError, match=r"call notice\(...\) after each step"):
+            agent.act(observations[0])
+        agent.notice(observations, actions)
+    with pytest.raises(SettingError, match="account of what all did"):
+        agent.to_onnx(tmp_path / "agent.onnx")
+
+
 def test_scripts_play_too(earlier):
     agent = load_agent(earlier, 3)
     assert agent.kind == "cooperator"
