@@ -33,8 +33,8 @@ from rllib_empathy.policies.kind import Statistics
 from rllib_empathy.policies.networks import Architecture, Parameters, encode, linear, prepare, stack_parameters
 from rllib_empathy.reshaping.reciprocity import value_influence
 
-ROWS_AT_ONCE = 8192
-"""Rows whose influences are computed at a time; bounds the memory."""
+ROWS_AT_ONCE = 1024
+"""Rows whose influences are computed at a time: few enough for what is computed of them to stay in the caches."""
 
 
 class EstimatorOptions(Settings):
@@ -327,7 +327,7 @@ class Counterfactual(_NetworkEstimator):
         rewards, futures = parameters["outcome.weight"].chunk(2, 1)
         to_values = rewards + self.gamma * futures  # [G, N - 1, H]; the bias is the same for all alternatives
         without = hidden - columns[:, rows.actions[:, 0]]
-        alternatives = torch.relu(without.unsqueeze(2) + columns.unsqueeze(1)).flatten(1, 2)  # [G, R * A, H]
+        alternatives = (without.unsqueeze(2) + columns.unsqueeze(1)).clamp_(min=0).flatten(1, 2)  # [G, R * A, H]
         values = torch.bmm(alternatives, to_values.transpose(1, 2))
         values = values.view(len(x), -1, self.actions, self.players - 1).transpose(2, 3)  # [G, R, N - 1, A]
         policy = self._log_policy(parameters, x).exp().unsqueeze(2).expand(values.shape)
