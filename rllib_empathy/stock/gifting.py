@@ -115,9 +115,6 @@ class Gifting:
             metrics[module_id, "extrinsic_reward_mean"] = extrinsic_means[agents].mean().item()
             metrics[module_id, "reshaped_reward_mean"] = reshaped_means[agents].mean().item()
             metrics |= {(module_id, name): value for name, value in kind.statistics().items()}
-        weights = gift_matrix(joint, self._of_agent)
-        if weights is not None:
-            metrics |= gift_statistics(joint, weights, {mid: kind.agents for mid, kind in self.kinds.items()})
         return reshaped, metrics
 
     def learn(self, env_steps: int, is_trained: Callable[[str], bool]) -> Metrics:
