@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
@@ -26,6 +26,7 @@ from rllib_empathy.experiments.study import Sampler
 from rllib_empathy.shipped import shipped
 from rllib_empathy.studies.search import extremes, samples, within
 from rllib_empathy.studies.study_folder import Outcome, StudyFolder
+from rllib_empathy.studies.trainable import StudyTrial
 from rllib_empathy.studies.trials import trials_of
 
 BASE: dict[str, Any] = {
@@ -93,6 +94,7 @@ def test_without_variants_and_search_there_is_a_trial_for_each_seed():
     assert [trial.name for trial in trials_of(with_study({"seeds": [0, 5]}))] == ["small/seed_0", "small/seed_5"]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_samples_lie_within_their_ranges_and_depend_on_the_seed_only(seed):
     search = {
@@ -299,6 +301,22 @@ def test_a_trial_can_be_trained_alone_and_gives_the_same(finished, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("name", "ended"), [("good/seed_0", True), ("bad/seed_0", False)])
+def test_a_trial_that_has_ended_is_not_trained_again_where_tune_begins_it_anew(finished, name, ended):
+    _, folder = finished
+    before = folder.trial(name).metrics.read_bytes()
+    trial = StudyTrial.__new__(StudyTrial)
+    trial.setup({"trial": {"name": name, "values": {}}}, str(folder.path))
+    assert trial.ended == ended
+    if ended:
+        row = trial.step()
+        assert row["done"]
+        assert row["training_iteration"] == 3
+        assert trial.save_checkpoint("") == {"trial": name, "iteration": 3}
+        assert folder.trial(name).metrics.read_bytes() == before
+    trial.cleanup()
+
+
 def test_asha_stops_the_trials_that_are_behind(ray_local, tmp_path):
     study = {
         # The group earns 90, 0, 80, 10, whatever agents do.
@@ -320,7 +338,7 @@ def test_asha_stops_the_trials_that_are_behind(ray_local, tmp_path):
     }
     assert iterations[9] == 6
     assert iterations[0] == iterations[1] == 2
-    assert "0, 1 stopped" in result.stdout
+    assert "stopped early, 0.00 after 20 env steps" in result.stdout
     assert json.loads(folder.results.read_text())["best"] == "small/sample_000/seed_0"
 
 
@@ -368,11 +386,11 @@ def test_a_killed_study_resumes_without_losing_or_repeating_a_trial(ray_local, t
         process.wait()
     folder = study_folder(tmp_path)
     done = folder.trial("small/seed_0").metrics
-    written_at = done.stat().st_mtime_ns
+    before = done.read_bytes()
     result = tune("--resume", folder.path)
     assert result.exit_code == 0, result.output
     assert {name: o.ended for name, o in folder.outcomes().items()} == {f"small/seed_{n}": "finished" for n in range(3)}
-    assert done.stat().st_mtime_ns == written_at, "a finished trial is left alone"
+    assert done.read_bytes() == before, "a finished trial is left alone"
     for seed in range(3):
         metrics = read_metrics(folder.trial(f"small/seed_{seed}").metrics)
         np.testing.assert_array_equal(metrics["iteration"], np.arange(1, 41))

@@ -30,9 +30,10 @@ class StudyProgress(Watcher):
     def __init__(self, console: Console, trials: Sequence[Trial], folder: StudyFolder) -> None:
         self.console = console
         self._stops = {trial.name: trial.experiment.stop for trial in trials}
-        self._shares = {name: float(name in folder.outcomes()) for name in self._stops}
+        # Trials that failed are tried again.
+        self._ended = {name for name, outcome in folder.outcomes().items() if outcome.ended != "failed"}
+        self._shares = {name: float(name in self._ended) for name in self._stops}
         self._begun, self._share_then = monotonic(), sum(self._shares.values())
-        self._ended = int(self._share_then)
         self._bar = Progress(BarColumn(bar_width=20), TextColumn("{task.description}"), console=console)
         self._task = self._bar.add_task("trials are being started", total=len(trials))
 
@@ -50,7 +51,7 @@ class StudyProgress(Watcher):
         self._shares[trial] = self._stops[trial].progress(result)
         done = sum(self._shares.values())
         running = sum(0 < share < 1 for share in self._shares.values())
-        parts = [f"{self._ended} of {len(self._stops)} trials ended", f"{running} running"]
+        parts = [f"{len(self._ended)} of {len(self._stops)} trials ended", f"{running} running"]
         if done > self._share_then:
             left = (monotonic() - self._begun) * (len(self._stops) - done) / (done - self._share_then)
             parts.append(f"{clock(left)} left")
@@ -58,7 +59,7 @@ class StudyProgress(Watcher):
 
     def on_end(self, outcome: Outcome, result: dict[str, Any]) -> None:
         self._shares[outcome.trial] = 1.0
-        self._ended += 1
+        self._ended.add(outcome.trial)
         line = f"{outcome.trial}: {outcome.ended}"
         if outcome.error:
             line += f", {outcome.error.splitlines()[0]}"
@@ -66,4 +67,6 @@ class StudyProgress(Watcher):
             score = result[SCORE]
             shown = "no episode has ended" if isinf(score) else f"{score:.2f}"
             line += f", {shown} after {result['env_steps']:,} env steps, {clock(result['seconds'])}"
-        self.console.print(f"[{self._ended}/{len(self._stops)}] {line}", soft_wrap=True, highlight=False, markup=False)
+        self.console.print(
+            f"[{len(self._ended)}/{len(self._stops)}] {line}", soft_wrap=True, highlight=False, markup=False
+        )

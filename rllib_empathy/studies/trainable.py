@@ -68,7 +68,8 @@ class StudyTrial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Saves in the run folder, and says where."""
-        self.run.save()
+        if not self.ended:
+            self.run.save()
         return {"trial": self.trial, "iteration": int(self.run.row["iteration"])}
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
