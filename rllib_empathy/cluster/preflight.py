@@ -25,6 +25,14 @@ COMPARED = ("rllib-empathy", "ray", "torch", "numpy", "numba", "gymnasium")
 LONGEST_ANSWER_S = 60
 """How long a node may take to answer."""
 
+GONE = (
+    ray.exceptions.TaskUnschedulableError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.ObjectLostError,
+)
+"""What Ray says of a node that died while it was asked: for some seconds it still counts dead nodes as alive."""
+
 
 def wait_for_places(needs: Needs, seconds: float, tell: Callable[[str], None]) -> None:
     """Waits until the cluster has grown to what a run needs; asks the autoscaler for it, if there is one.
@@ -79,10 +87,12 @@ def check_nodes(storage: Path | None = None) -> None:
         for node, address in nodes.items()
     }
     try:
-        answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=LONGEST_ANSWER_S)
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LONGEST_ANSWER_S)
+        answers = {address: _answer(reference, address, reference in answered) for reference, address in asked.items()}
+        silent = [address for address, found in answers.items() if found is None]
         if silent:
-            logger.warning("No answer from %s; going on without.", ", ".join(asked[answer] for answer in silent))
-        facts = {asked[answer]: _answer(answer, asked[answer]) for answer in answered}
+            logger.warning("No answer from %s; going on without.", ", ".join(silent))
+        facts = {address: found for address, found in answers.items() if found is not None}
         _check_versions(mine, facts)
         if probe is not None:
             _check_storage(probe, facts)
@@ -100,9 +110,15 @@ def _facts(probe: str | None) -> dict[str, Any]:
         return {**found, "probe": None}
 
 
-def _answer(reference: ray.ObjectRef, address: str) -> dict[str, Any]:
+def _answer(reference: ray.ObjectRef, address: str, ready: bool) -> dict[str, Any] | None:
+    """What a node answered; None if it did not, or is no more."""
+    if not ready:
+        return None
     try:
-        return ray.get(reference)
+        found: dict[str, Any] = ray.get(reference)
+        return found
+    except GONE:
+        return None
     except ray.exceptions.RayError as error:
         raise ClusterError(
             f"Node {address} cannot run rllib-empathy: {str(error).strip().splitlines()[-1]}. Install the same package there, or "
