@@ -6,7 +6,7 @@ step, one flat all-reduce over all of them is both faster and safe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -40,6 +40,14 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
         pieces = flat.split([gradient.numel() for gradient in gradients])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter)
+
+
+def average_buffers(buffers: Iterable[Tensor]) -> None:
+    """Everyone takes the mean of what networks remember of each Learner's share of a batch; whole numbers are left alone."""
+    if world_size() > 1:
+        for buffer in buffers:
+            if buffer.is_floating_point():
+                buffer.copy_(average(buffer))
 
 
 def average(x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from rllib_empathy.episode_means import sum_and_count
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.advantages import generalized_advantages
-from rllib_empathy.learning.distributed import average_gradients, broadcast_parameters
+from rllib_empathy.learning.distributed import average_buffers, average_gradients, broadcast_parameters
 from rllib_empathy.learning.episode_sums import EpisodeSums
 from rllib_empathy.learning.finite import check_gradients, check_rewards
 from rllib_empathy.learning.groups import (
@@ -224,6 +224,7 @@ class EmpathyLearner(TorchLearner):
             for loss, statistics in group.kinds[0].auxiliary_losses(group, joint, self._generator):
                 self._step([(group, loss)], acting=False)
                 self._log(group, statistics)
+        average_buffers(buffer for mid in sorted(kinds) for buffer in self.module[mid].buffers())
 
     def _step(self, losses: list[tuple[LearningGroup, Tensor]], acting: bool) -> None:
         """One gradient step of all groups that have a loss, of their acting or of their other networks."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from env_registry.parameters import SettingError
 from rllib_empathy.joint import JointTrajectory
-from rllib_empathy.learning.distributed import average, average_gradients, broadcast_parameters
+from rllib_empathy.learning.distributed import average, average_buffers, average_gradients, broadcast_parameters
 from rllib_empathy.learning.finite import check_gradients, check_rewards
 from rllib_empathy.learning.groups import LearningGroup
 from rllib_empathy.policies.actor_critic import ActorCriticKind, scheduled
@@ -204,8 +204,7 @@ class Gifting:
                 torch.nn.utils.clip_grads_with_norm_(parameters, kind.options.grad_clip, norm)
             for optimizer in optimizers.values():
                 optimizer.step()
-        for buffer in networks.buffers():  # what networks remember of their own share of the batch
-            buffer.copy_(average(buffer))
+        average_buffers(networks.buffers())
         return statistics
 
 
