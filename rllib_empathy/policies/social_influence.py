@@ -90,11 +90,12 @@ class SocialInfluence(PPO):
         own = {"joint_actions": joint_actions_of(world, agents), "models_hidden": options.models_hidden}
         return {**super().model_config(options, world, agents), **own}
 
-    def trained_parameters(self, module: SocialInfluenceModule) -> dict[str, tuple[list[Tensor], Schedule]]:
-        return {
-            **super().trained_parameters(module),
-            "models": (list(module.models.parameters()), self.options.models_lr),
-        }
+    def auxiliary_parameters(self, module: Any) -> dict[str, tuple[list[Tensor], Schedule]]:
+        return {"models": (list(module.models.parameters()), self.options.models_lr)}
+
+    @property
+    def together(self) -> Hashable:
+        return self.options.models_minibatches
 
     @torch.no_grad()
     def observe(self, joint: JointTrajectory, modules: dict[str, Any], population: dict[str, AgentKind]) -> None:
@@ -126,7 +127,7 @@ class SocialInfluence(PPO):
     ) -> Iterator[tuple[Tensor, Statistics]]:
         """Cross-entropy of the co-players' next actions."""
         models = [cast(SocialInfluenceModule, module).models for module in group.modules]
-        minibatches = min(cast(SocialInfluence, kind).options.models_minibatches for kind in group.kinds)
+        minibatches = cast(SocialInfluence, group.kinds[0]).options.models_minibatches
         batch = SocialBatch.of(group.agents, joint)
         games = torch.randperm(batch.rewards.shape[2], generator=generator)
         for chosen in games.tensor_split(min(minibatches, len(games))):
