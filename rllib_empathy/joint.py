@@ -75,8 +75,7 @@ class JointTrajectory:
         worlds show co-players.
         """
         steps, games, agents = self.shape
-        numbers = torch.arange(agents, device=self.rewards.device)
-        around = (numbers.unsqueeze(1) + numbers) % agents  # [seat, place] -> seat
+        around = in_order_of_place(agents, self.rewards.device)
         if self.seats is None:
             return around.expand(steps, games, agents, agents)
         seats = self.seats.long()
@@ -126,7 +125,7 @@ class JointTrajectory:
         )
 
 
-_PER_GAME = (
+STEP_COLUMNS = (
     "observations",
     "actions",
     "log_probs",
@@ -136,10 +135,17 @@ _PER_GAME = (
     "starts",
     "terminated",
     "truncated",
-    "seats",
-    "context",
 )
+"""Columns [T, B, ...] that every trajectory has."""
+
+_PER_GAME = (*STEP_COLUMNS, "seats", "context")
 """Columns [T, B, ...]."""
+
+
+def in_order_of_place(agents: int, device: torch.device) -> torch.Tensor:
+    """`[seat, place]` -> seat: place 0 is the own seat, place k the k-th behind it, in a circle."""
+    numbers = torch.arange(agents, device=device)
+    return (numbers.unsqueeze(1) + numbers) % agents
 
 
 def rows_of(agents: torch.Tensor, column: torch.Tensor) -> torch.Tensor:

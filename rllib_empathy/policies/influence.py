@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from env_registry.parameters import Settings
-from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.joint import JointTrajectory, in_order_of_place
 from rllib_empathy.learning.distributed import average
 from rllib_empathy.learning.statistics import explained_variance
 from rllib_empathy.policies.kind import Statistics
@@ -115,11 +115,6 @@ class Lessons(NamedTuple):
         return cls(
             views, joined([lesson.rewards for lesson in lessons]), joined([lesson.goes_on for lesson in lessons])
         )
-
-
-def in_order_of_place(players: int, device: torch.device) -> Tensor:
-    """`[player, place]` -> seat."""
-    return ((torch.arange(players).unsqueeze(1) + torch.arange(players)) % players).to(device)
 
 
 def elapsed_steps(starts: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from env_registry.matrix_game import MatrixGame
 from env_registry.parameters import SettingError, checked
-from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.joint import JointTrajectory, in_order_of_place
 from rllib_empathy.learning.distributed import average, world_size
 from rllib_empathy.policies.actor_critic import EPISODE, ActorCriticModule, Schedule, architecture_for, scheduled
 from rllib_empathy.policies.influence import (
@@ -26,7 +26,6 @@ from rllib_empathy.policies.influence import (
     Lessons,
     Views,
     elapsed_steps,
-    in_order_of_place,
 )
 from rllib_empathy.policies.kind import AgentKind, Statistics, WorldFacts, register_kind
 from rllib_empathy.policies.networks import Architecture, Parameters, Prepared, stack_parameters

@@ -31,7 +31,7 @@ from ray.rllib.utils.metrics import (
 from env_registry.game import World
 from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import sum_and_count
-from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.joint import STEP_COLUMNS, JointTrajectory
 from rllib_empathy.population import PopulationSpec
 from rllib_empathy.sampling.acting import JointPolicy
 from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes, cooperation_of
@@ -242,7 +242,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         states = self.policy.states()
         under_way = np.ones(self.num_games, np.bool_)
         played = np.zeros(self.num_games, np.int64)
-        rows: dict[str, list[NDArray]] = {name: [] for name in _ROWS}
+        rows: dict[str, list[NDArray]] = {name: [] for name in STEP_COLUMNS}
         events: dict[str, list[NDArray]] = {name: [] for name in self.world.event_names}
         tails: list[tuple[int, NDArray, NDArray]] = []
         seats: list[NDArray] = []
@@ -266,7 +266,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
                 step.alive,
                 self._begun,
             )
-            for name, column in zip(_ROWS, (*row, step.terminated, step.truncated), strict=True):
+            for name, column in zip(STEP_COLUMNS, (*row, step.terminated, step.truncated), strict=True):
                 rows[name].append(column)
             for name, column in step.events.items():
                 events[name].append(column)
@@ -366,19 +366,6 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         with warnings.catch_warnings():  # Ray's property warns of a deprecation inside itself.
             warnings.simplefilter("ignore", DeprecationWarning)
             return context.was_current_actor_reconstructed
-
-
-_ROWS = (
-    "observations",
-    "actions",
-    "log_probs",
-    "rewards",
-    "alive",
-    "survives",
-    "starts",
-    "terminated",
-    "truncated",
-)
 
 
 def _rows(column: NDArray | None, games: NDArray) -> NDArray | None:
