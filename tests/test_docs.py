@@ -14,9 +14,9 @@ REFERENCE = (CHECKOUT / "docs" / "reference.md").read_text(encoding="utf-8")
 
 def test_every_page_of_the_navigation_exists():
     named = set(re.findall(r"^ +- .*: (\S+\.md)$", (CHECKOUT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
-    there = {page.name for page in (CHECKOUT / "docs").glob("*.md")}
+    there = {page.relative_to(CHECKOUT / "docs").as_posix() for page in (CHECKOUT / "docs").rglob("*.md")}
     assert named - there == {"index.md"}, "the start page is made of the README"
-    assert len(named) >= 8
+    assert there <= named, "a page that no reader would find"
 
 
 @pytest.mark.parametrize("module", re.findall(r"^::: (\S+)$", REFERENCE, re.MULTILINE))
