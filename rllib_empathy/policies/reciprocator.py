@@ -314,21 +314,25 @@ class Reciprocator(PPO):
         others = in_order_of_place(joint.shape[2], joint.alive.device)[agent, 1:]
         present = joint.alive[..., others] & joint.alive[..., agent : agent + 1]
         reward = reciprocal_reward(balance, given, self.options.reward_form, present)
+        there = joint.alive[..., agent]
         if self.options.normalize_reciprocal:
-            reward = reward / average((reward**2).mean()).sqrt().clamp(min=1e-8)
+            squares, rows = average(torch.stack([(reward[there] ** 2).sum(), there.sum()]))
+            reward = reward / (squares / rows.clamp(min=1)).sqrt().clamp(min=1e-8)
         reward = scheduled(self.options.reciprocal_weight, self.env_steps) * reward
-        self._log(agent, others.tolist(), balance, reward)
+        self._log(agent, others.tolist(), balance, reward, there)
         return reward
 
-    def _log(self, agent: int, others: list[int], balance: Tensor, reward: Tensor) -> None:
+    def _log(self, agent: int, others: list[int], balance: Tensor, reward: Tensor, there: Tensor) -> None:
+        """Means and deviations over the steps in which the agent takes part."""
         columns = {f"reciprocal_reward/agent_{agent}": reward}
         for place, other in enumerate(others):
             columns[f"influence/agent_{agent}_on_{other}"] = self._influence[..., agent, other]
             columns[f"influence/agent_{other}_on_{agent}"] = self._influence[..., other, agent]
             columns[f"balance/agent_{agent}_of_{other}"] = balance[..., place]
         for name, column in columns.items():
-            self._statistics[f"{name}_mean"] = column.mean().item()
-            self._statistics[f"{name}_std"] = column.std(correction=0).item()
+            rows = column[there] if there.any() else column.new_zeros(1)
+            self._statistics[f"{name}_mean"] = rows.mean().item()
+            self._statistics[f"{name}_std"] = rows.std(correction=0).item()
 
     # -- the estimator
 

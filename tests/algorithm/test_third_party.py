@@ -18,13 +18,12 @@ from rllib_empathy.learning.algorithm import Empathy
 from tests.algorithm.common import small_config, weights
 from tests.algorithm.worlds import BadReward
 
-ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "mpe2.simple_spread_v3": {"max_cycles": 15},
-    "butterfly/knights_archers_zombies-v11": {"max_cycles": 60},
-}
+MORTAL = "butterfly/knights_archers_zombies-v11"
+ENVIRONMENTS: dict[str, dict[str, Any]] = {"mpe2.simple_spread_v3": {"max_cycles": 15}, MORTAL: {"max_cycles": 60}}
 
-PLAYED_WITH_LASE: dict[str, dict[str, Any]] = {
+PLAYED: dict[str, dict[str, Any]] = {
     **ENVIRONMENTS,
+    MORTAL: {"max_cycles": 120, "spawn_delay": 2, "max_zombies": 40, "max_arrows": 1},
     "mpe2.simple_speaker_listener_v4": {"max_cycles": 15},  # two players with unlike observations and actions
     "mpe2.simple_tag_v3": {
         "max_cycles": 15,
@@ -57,42 +56,66 @@ def test_a_pettingzoo_environment_trains_and_resumes(ray_local, tmp_path, name):
     restored.stop()
 
 
-@pytest.mark.parametrize("name", PLAYED_WITH_LASE)
-def test_lase_trains_on_the_fast_path(ray_local, name):
-    algorithm = (
-        small_config(name, "lase", games=3, steps=20).environment(env_config=PLAYED_WITH_LASE[name]).build_algo()
-    )
-    check_gifts([algorithm.train() for _ in range(2)])
-    algorithm.stop()
+@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("kind", ["lase", "reciprocator"])
+def test_social_agents_train_on_the_fast_path(ray_local, kind, name):
+    config = small_config(name, kind, games=3).environment(env_config=PLAYED[name])
+    check_learning(name, kind, config.env_runners(batch_mode="complete_episodes"))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # RLlib's own
-@pytest.mark.parametrize("name", PLAYED_WITH_LASE)
-def test_lase_trains_in_a_users_own_ppo(ray_local, name):
+@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("kind", ["lase", "reciprocator"])
+def test_social_agents_train_in_a_users_own_ppo(ray_local, kind, name):
     register_env(name, lambda env_config: rllib_env(name, **env_config))
-    agents = parallel_env(name, **PLAYED_WITH_LASE[name]).possible_agents
+    agents = parallel_env(name, **PLAYED[name]).possible_agents
     config = (
         PPOConfig()
-        .environment(name, env_config=PLAYED_WITH_LASE[name])
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=20)
+        .environment(name, env_config=PLAYED[name])
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2, batch_mode="complete_episodes")
         .multi_agent(policies=set(agents), policy_mapping_fn=lambda agent, *args, **kwargs: agent)
         .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[16]))
-        .training(train_batch_size_per_learner=40, minibatch_size=40, num_epochs=1)
+        .training(train_batch_size_per_learner=30, minibatch_size=30, num_epochs=1)
         .debugging(seed=3, log_level="ERROR")
     )
-    algorithm = with_gifting(config, dict.fromkeys(agents, "lase")).build_algo()
-    check_gifts([algorithm.train() for _ in range(2)])
+    check_learning(name, kind, with_gifting(config, dict.fromkeys(agents, kind)))
+
+
+def check_learning(name: str, kind: str, config: Any) -> None:
+    """Two iterations, in which rewards are reshaped and the networks that do it learn, also where agents die."""
+    algorithm = config.build_algo()
+    results = [algorithm.train() for _ in range(2)]
     algorithm.stop()
-
-
-def check_gifts(results: list[dict]) -> None:
-    """Something was given, within bounds, and the networks that infer gifts learned."""
-    for result in results:
-        learned = {mid: values for mid, values in result["learners"].items() if mid != "__all_modules__"}
+    for iteration, result in enumerate(results):
+        learned = [values for mid, values in sorted(result["learners"].items()) if mid != "__all_modules__"]
         assert len(learned) >= 2
-        shares = [v for values in learned.values() for k, v in values.items() if k.startswith("gift_share/")]
-        assert len(shares) == len(learned) * (len(learned) - 1)
-        assert all(0 <= share <= 1 / (len(learned) - 1) for share in shares)
-        assert all(np.isfinite(values["social_critic_error"]) for values in learned.values())
-    if any(values["extrinsic_reward_mean"] for values in learned.values()):
+        if kind == "lase":
+            check_gifts(learned)
+        else:
+            check_reciprocity(learned, fitted=iteration == 0)
+    sampled = result["env_runners"]
+    agent_steps = sum(sampled["num_agent_steps_sampled_lifetime"].values())
+    assert (agent_steps < len(learned) * sampled["num_env_steps_sampled_lifetime"]) == (name == MORTAL)
+
+
+def check_gifts(learned: list[dict[str, float]]) -> None:
+    """Something was given, within bounds, and the networks that infer gifts learned."""
+    shares = [value for values in learned for name, value in values.items() if name.startswith("gift_share/")]
+    assert len(shares) == len(learned) * (len(learned) - 1)
+    assert all(0 <= share <= 1 / (len(learned) - 1) for share in shares)
+    assert all(np.isfinite(values["social_critic_error"]) for values in learned)
+    if any(values["extrinsic_reward_mean"] for values in learned):
         assert max(shares) > 0
+
+
+def check_reciprocity(learned: list[dict[str, float]], fitted: bool) -> None:
+    """All agents have influence on all others and are rewarded for paying back; whether their estimators were fitted."""
+    for agent, values in enumerate(learned):
+        assert np.isfinite(values["estimator/policy_cross_entropy"]) == fitted
+        for other in range(len(learned)):
+            if other != agent:
+                assert values[f"influence/agent_{agent}_on_{other}_std"] > 0
+                assert values[f"balance/agent_{agent}_of_{other}_std"] > 0
+        assert values[f"reciprocal_reward/agent_{agent}_std"] > 0
+        added = values["reshaped_reward_mean"] - values["extrinsic_reward_mean"]
+        assert added == pytest.approx(values[f"reciprocal_reward/agent_{agent}_mean"], abs=1e-5)

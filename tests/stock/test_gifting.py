@@ -86,6 +86,22 @@ def test_rewards_are_those_of_the_fast_path(kinds):
     assert metrics["policy_0", "reshaped_reward_mean"] == pytest.approx(mean.item(), abs=1e-5)
 
 
+def test_reciprocal_rewards_are_scaled_by_the_steps_in_which_an_agent_acts():
+    stock = gifting({f"policy_{agent}": {"kind": "reciprocator", "normalize_reciprocal": True} for agent in range(4)})
+    episodes = whole_episodes()
+    reshaped, metrics = stock.reshape(episodes)
+    for agent in range(4):
+        name = f"agent_{agent}"
+        before, after = (
+            np.concatenate([one.agent_episodes[name].get_rewards() for one in many if name in one.agent_episodes])
+            for many in (episodes, reshaped)
+        )
+        added = after - before
+        assert (added**2).mean() == pytest.approx(1, abs=1e-3)
+        logged = [metrics[f"policy_{agent}", f"reciprocal_reward/{name}_{measure}"] for measure in ("mean", "std")]
+        assert logged == pytest.approx([added.mean(), added.std()], abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["lase", "blind_gift"])
 def test_gifts_conserve_what_is_paid(kind):
     reshaped, _ = gifting({f"policy_{agent}": kind for agent in range(4)}).reshape(whole_episodes())
