@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 from env_registry import SettingError
 from rllib_empathy.cli import app
+from rllib_empathy.experiments.metrics_table import flat_metrics
 from rllib_empathy.studies.catalogue import Expectation, catalogue, load_reproduction, trials_to_reproduce
+from rllib_empathy.studies.measures import measure
 
 ENTRY: dict[str, Any] = {
     "title": "Payoffs decide",
@@ -101,6 +103,11 @@ def test_one_seed_decides_nothing():
         ({"expect": [{"variant": "rihc", "above": 3}]}, "Unknown variant in expect"),
         ({"expect": [{"variant": "rich", "above": "por"}]}, "Did you mean 'poor'"),
         ({"expect": [{"variant": "rich", "above": "poor", "metric": "equaliti"}]}, "Unknown metric of variant 'rich'"),
+        ({"expect": [{"variant": "rich", "above": 3, "other_metric": "equality"}]}, "other_metric goes with a variant"),
+        ({"shows": ["equaliti"]}, "Unknown metric of variant 'rich' 'equaliti'"),
+        ({"metric": "largest_share/cooperation"}, "Did you mean 'largest_share/cooperations'"),
+        ({"study_of": "lase_cleanup"}, "study_of goes without base, experiment and scales"),
+        ({"experiment": None}, "needs an experiment, or study_of"),
         ({"scales": {"small": {}}}, "scales needs small and paper"),
         ({"scales": {"small": {"stop.iteratons": 3}, "paper": {}}}, "Unknown key in stop 'iteratons'"),
         ({"base": "cleanupp"}, "Unknown experiment 'cleanupp'"),
@@ -112,6 +119,26 @@ def test_a_wrong_entry_is_explained(tmp_path, changes, message):
     with pytest.raises(SettingError) as caught:
         trials_to_reproduce(load_reproduction(str(path), "small"))
     assert message in str(caught.value)
+
+
+def test_two_measures_of_a_variant_are_compared():
+    expectation = Expectation(variant="a", metric="more", above="a", other_metric="less")
+    assert expectation.judged(SCORES, {"a": np.array([1.0, 2, 3])})[0] == "holds"
+    assert str(expectation) == "more of a above less of a"
+
+
+@pytest.mark.parametrize("name", ["lase_weights", "lase_among_scripted"])
+def test_what_an_entry_shows_of_learning_is_logged(ray_local, name):
+    reproduction = load_reproduction(name, "small")
+    trial = next(trial for trial in trials_to_reproduce(reproduction) if trial.variant == "lase")
+    algorithm = trial.config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=16).build_algo()
+    try:
+        for _ in range(4):
+            result = algorithm.train()
+    finally:
+        algorithm.stop()
+    row = flat_metrics(result, trial.config.resolved_population(), ["waste_cleaned", "apples_eaten"], seconds=0)
+    assert {shown for shown in reproduction.entry.shows if np.isnan(measure(row, shown))} == set()
 
 
 def test_unknown_entries_are_named():

@@ -52,7 +52,11 @@ def reproduce(
         todo = [(found, trials_to_reproduce(found)) for found in wanted if again or not finished(out, found)]
         uri = store_uri(mlflow, out)
         failed = []
+        begun: set[str] = set()  # studies that this call has run, and that several entries may show
         for reproduction, trials in todo:
+            if reproduction.experiment.name in begun:
+                continue
+            begun.add(reproduction.experiment.name)
             folder = None if again else last_study(out, reproduction)
             if folder is None:
                 folder = StudyFolder.create(out, reproduction.experiment, trials)

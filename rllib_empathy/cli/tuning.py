@@ -84,7 +84,7 @@ def run_study(
         with ray_running(address, settings), StudyProgress(console, trials, folder) as progress:
             run_trials(settings.study, trials, folder, [progress])
         results = study_results(settings.study, trials, folder)
-        draw_study(results, folder, f"{settings.name}: {settings.environment}")
+        draw_study(results, folder, f"{settings.name}: {settings.environment}", folder.curves)
         if not results.that("unfinished"):
             tracker.finished(runs[results.best.name].path if results.best else None)
     console.print(results.table())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
@@ -15,8 +16,9 @@ from env_registry.parameters import SettingError, Settings, checked, unknown_nam
 from rllib_empathy.experiments.building import metric_names
 from rllib_empathy.experiments.experiment import Experiment, find_experiment, merged, read_yaml
 from rllib_empathy.experiments.statistics import Estimate, iqm_difference, iqm_estimate
-from rllib_empathy.experiments.study import Overrides
+from rllib_empathy.experiments.study import Overrides, Study
 from rllib_empathy.shipped import shipped
+from rllib_empathy.studies.measures import measured_names
 from rllib_empathy.studies.trials import Trial, trials_of
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -26,10 +28,11 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 class Expectation(Settings):
-    """A comparison that holds if the claim does: of a variant's IQM with another variant's or with a number."""
+    """A comparison that holds if the claim does: of a variant's IQM with a variant's or with a number."""
 
     variant: str = Field(description="whose trials")
-    metric: str | None = Field(None, description="column of metrics.csv; null: the study's metric")
+    metric: str | None = Field(None, description="a measure (studies/measures.py); null: the entry's metric")
+    other_metric: str | None = Field(None, description="of the variant that it is compared with; null: the same")
     above: str | float | None = Field(None, description="a variant or a number")
     below: str | float | None = Field(None, description="a variant or a number")
     near: str | float | None = Field(None, description="a variant or a number")
@@ -44,6 +47,8 @@ class Expectation(Settings):
             raise ValueError("near and within go together")
         if self.near is not None and self.by:
             raise ValueError("by goes with above or below")
+        if self.other_metric and not isinstance(self.other, str):
+            raise ValueError(f"other_metric goes with a variant, not with the number {self.other:g}")
         return self
 
     @property
@@ -53,13 +58,14 @@ class Expectation(Settings):
 
     def __str__(self) -> str:
         what = f"{self.metric} of {self.variant}" if self.metric else self.variant
+        other = f"{self.other_metric} of {self.other}" if self.other_metric else self.other
         if self.near is not None:
-            return f"{what} within {self.within:g} of {self.other}"
-        return f"{what} {'above' if self.above is not None else 'below'} {self.other}" + (
+            return f"{what} within {self.within:g} of {other}"
+        return f"{what} {'above' if self.above is not None else 'below'} {other}" + (
             f" by {self.by:g}" if self.by else ""
         )
 
-    def judged(self, scores: Scores) -> tuple[Verdict, Estimate]:
+    def judged(self, scores: Scores, other_scores: Scores | None = None) -> tuple[Verdict, Estimate]:
         """Whether it holds, and the difference between the variant and what it is compared with.
 
         A difference whose whole 95 % interval lies where it is expected holds; one whose whole interval lies elsewhere does not
@@ -67,10 +73,11 @@ class Expectation(Settings):
 
         Args:
             scores: of the metric, for the variants in question.
+            other_scores: of the other variant's metric, if that is another one.
         """
         mine = scores[self.variant]
         if isinstance(self.other, str):
-            difference = iqm_difference(mine, scores[self.other])
+            difference = iqm_difference(mine, (other_scores or scores)[self.other])
         else:
             difference = Estimate(*(number - self.other for number in iqm_estimate(mine)))
         least, most = {
@@ -95,15 +102,25 @@ class CatalogueEntry(Settings):
     figure: str = Field(description="figure or table of the paper")
     claim: str = Field(description="what the paper says, with its numbers")
     expect: list[Expectation] = Field(min_length=1, description="what follows for the variants")
+    metric: str | None = Field(None, description="what is drawn and comes first in the table; null: the study's metric")
+    shows: list[str] = Field([], description="more measures that the table shows")
+    study_of: str | None = Field(
+        None, description="another entry, whose study shows this too; then nothing else is given"
+    )
     base: str | None = Field(
         None, description="an experiment that comes with the package, which the experiment changes"
     )
-    experiment: Overrides = Field(description="an experiment with a study; its name is the entry's")
-    scales: dict[Literal["small", "paper"], Overrides] = Field(description="what each scale changes")
+    experiment: Overrides | None = Field(None, description="an experiment with a study; its name is the entry's")
+    scales: dict[Literal["small", "paper"], Overrides] = Field({}, description="what each scale changes")
 
     @model_validator(mode="after")
-    def _has_both_scales(self) -> CatalogueEntry:
-        if set(self.scales) != {"small", "paper"}:
+    def _has_a_study(self) -> CatalogueEntry:
+        if self.study_of:
+            if self.base or self.experiment or self.scales:
+                raise ValueError("study_of goes without base, experiment and scales")
+        elif self.experiment is None:
+            raise ValueError("needs an experiment, or study_of")
+        elif set(self.scales) != {"small", "paper"}:
             raise ValueError("scales needs small and paper, be it {}")
         return self
 
@@ -117,13 +134,28 @@ class Reproduction:
     entry: CatalogueEntry
     experiment: Experiment
 
-    def judged(self, scores: dict[str, Scores]) -> list[tuple[Expectation, Verdict, Estimate]]:
-        """What has come of each expectation; `scores` are those of each metric."""
+    @property
+    def study(self) -> Study:
+        """The trials."""
         assert self.experiment.study is not None
+        return self.experiment.study
+
+    @property
+    def metric(self) -> str:
+        """What is drawn, and expected something of where nothing else is said."""
+        return self.entry.metric or self.study.metric
+
+    @property
+    def variants(self) -> list[str]:
+        """In the order of the experiment."""
+        return list(self.study.variants or [self.experiment.name])
+
+    def judged(self, scores: Callable[[str], Scores]) -> list[tuple[Expectation, Verdict, Estimate]]:
+        """What has come of each expectation; `scores` gives those of a measure."""
         found = []
         for expectation in self.entry.expect:
-            metric = expectation.metric or self.experiment.study.metric
-            found.append((expectation, *expectation.judged(scores[metric])))
+            metric = expectation.metric or self.metric
+            found.append((expectation, *expectation.judged(scores(metric), scores(expectation.other_metric or metric))))
         return found
 
 
@@ -150,6 +182,20 @@ def load_reproduction(name: str, scale: Literal["small", "paper"]) -> Reproducti
         path = known[name]
     where = f"entry {path}"
     entry = checked(CatalogueEntry, read_yaml(path), where)
+    experiment = (
+        load_reproduction(entry.study_of, scale).experiment if entry.study_of else _experiment(entry, path, scale)
+    )
+    reproduction = Reproduction(path.stem, scale, entry, experiment)
+    for expectation in entry.expect:
+        for variant in (expectation.variant, expectation.other):
+            if isinstance(variant, str) and variant not in reproduction.variants:
+                raise unknown_name(f"variant in expect of {where}", variant, reproduction.variants)
+    return reproduction
+
+
+def _experiment(entry: CatalogueEntry, path: Path, scale: Literal["small", "paper"]) -> Experiment:
+    assert entry.experiment is not None
+    where = f"entry {path}"
     base: dict[str, Any] = read_yaml(find_experiment(entry.base)) if entry.base else {}
     values = merged(merged(base, entry.experiment, where), entry.scales[scale], f"{where}, scale {scale}")
     experiment = checked(Experiment, {**values, "name": f"{path.stem}_{scale}"}, where)
@@ -157,24 +203,25 @@ def load_reproduction(name: str, scale: Literal["small", "paper"]) -> Reproducti
         raise SettingError(
             f"Wrong {where}: its experiment needs a part 'study' with variants and seeds, and without a search."
         )
-    variants = experiment.study.variants or {experiment.name: {}}
-    for expectation in entry.expect:
-        for variant in (expectation.variant, expectation.other):
-            if isinstance(variant, str) and variant not in variants:
-                raise unknown_name(f"variant in expect of {where}", variant, variants)
-    return Reproduction(path.stem, scale, entry, experiment)
+    return experiment
 
 
 def trials_to_reproduce(reproduction: Reproduction) -> list[Trial]:
-    """The trials of an entry's study, which log all that the entry expects something of.
+    """The trials of an entry's study, which log all that the entry expects something of, or shows.
 
     Raises:
-        SettingError: one of them is impossible, or a metric is not known.
+        SettingError: one of them is impossible, or a measure is not known.
     """
     trials = trials_of(reproduction.experiment)
-    known = {trial.variant: metric_names(trial.experiment, trial.config) for trial in trials}
+    known = {trial.variant: measured_names(metric_names(trial.experiment, trial.config)) for trial in trials}
+    named = [(variant, metric) for variant in known for metric in (reproduction.metric, *reproduction.entry.shows)]
     for expectation in reproduction.entry.expect:
-        for variant in (expectation.variant, expectation.other):
-            if expectation.metric and isinstance(variant, str) and expectation.metric not in known[variant]:
-                raise unknown_name(f"metric of variant {variant!r} in expect", expectation.metric, known[variant])
+        if expectation.metric:
+            named.append((expectation.variant, expectation.metric))
+        metric = expectation.other_metric or expectation.metric
+        if metric and isinstance(expectation.other, str):
+            named.append((expectation.other, metric))
+    for variant, metric in named:
+        if metric not in known[variant]:
+            raise unknown_name(f"metric of variant {variant!r}", metric, known[variant])
     return trials

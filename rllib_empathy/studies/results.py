@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from rllib_empathy.experiments.metrics_table import is_curated, read_metrics
+from rllib_empathy.experiments.metrics_table import is_curated
 from rllib_empathy.experiments.run_folder import write_whole
 from rllib_empathy.experiments.statistics import Estimate, first_and_last, iqm_estimate
 from rllib_empathy.experiments.study import Study
@@ -76,13 +77,6 @@ class StudyResults:
     def that(self, ended: str) -> list[TrialResult]:
         """The trials that ended so: "finished", "stopped early", "failed", or "unfinished"."""
         return [trial for arm in self.arms for trial in arm.trials if trial.ended == ended]
-
-    def scores(self, metric: str) -> dict[str, NDArray[np.float64]]:
-        """Arm -> `[K]`, the metric of each of its trials that have not failed; NaN where it is not known."""
-        return {
-            arm.name: np.array([t.means.get(metric, nan) for t in arm.trials if t.ended != "failed"], dtype=float)
-            for arm in self.arms
-        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> StudyResults:
@@ -174,12 +168,14 @@ def study_results(study: Study, trials: list[Trial], folder: StudyFolder) -> Stu
     return together
 
 
+def last_means(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """The mean of each column of a metrics.csv over the last tenth of iterations in which episodes ended."""
+    return {name: first_and_last(values, columns["episodes"])[1] for name, values in columns.items()}
+
+
 def _result(trial: Trial, metric: str, folder: StudyFolder, outcome: Outcome | None) -> TrialResult:
-    path = folder.trial(trial.name).metrics
-    columns = read_metrics(path) if path.exists() else {}
-    means = {
-        name: first_and_last(values, columns["episodes"])[1] for name, values in columns.items() if is_curated(name)
-    }
+    columns = folder.metrics(trial.name)
+    means = {name: mean for name, mean in last_means(columns).items() if is_curated(name)}
     return TrialResult(
         name=trial.name,
         seed=trial.experiment.seed,

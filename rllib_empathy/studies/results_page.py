@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isnan
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from rich.table import Table
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.experiment import load_experiment
 from rllib_empathy.experiments.run_folder import write_whole
-from rllib_empathy.experiments.statistics import Estimate
-from rllib_empathy.studies.catalogue import Expectation, Reproduction, Verdict
-from rllib_empathy.studies.results import StudyResults
+from rllib_empathy.experiments.statistics import Estimate, iqm_estimate
+from rllib_empathy.studies.catalogue import Expectation, Reproduction, Scores, Verdict
+from rllib_empathy.studies.measures import measure
+from rllib_empathy.studies.picture import draw_study
+from rllib_empathy.studies.results import StudyResults, last_means
 from rllib_empathy.studies.study_folder import StudyFolder
 
 HEAD = """# Results
@@ -45,10 +47,23 @@ class Finished:
         """Of its section."""
         return f"{self.reproduction.entry.title} ({self.reproduction.scale})"
 
+    def scores(self, metric: str) -> Scores:
+        """A measure of each arm's trials that have not failed; NaN where it is not known."""
+        return {
+            arm.name: np.array([measure(self._means[t.name], metric) for t in arm.trials if t.ended != "failed"])
+            for arm in self.results.arms
+        }
+
     def judged(self) -> list[tuple[Expectation, Verdict, Estimate]]:
         """What has come of each expectation."""
-        metrics = {e.metric for e in self.reproduction.entry.expect if e.metric} | {self.results.metric}
-        return self.reproduction.judged({metric: self.results.scores(metric) for metric in metrics})
+        return self.reproduction.judged(self.scores)
+
+    @cached_property
+    def _means(self) -> dict[str, dict[str, float]]:
+        """Trial -> column of metrics.csv -> mean over the last tenth."""
+        return {
+            trial.name: last_means(self.folder.metrics(trial.name)) for arm in self.results.arms for trial in arm.trials
+        }
 
     @property
     def verdict(self) -> Verdict:
@@ -87,7 +102,7 @@ def finished(out: Path, reproduction: Reproduction) -> Finished | None:
 
 
 def write_page(page: Path, entries: Sequence[Finished]) -> None:
-    """Writes the page, and copies the pictures beside it into a folder of the page's name.
+    """Writes the page, and the pictures beside it into a folder of the page's name.
 
     Raises:
         OSError: it cannot be written.
@@ -97,8 +112,8 @@ def write_page(page: Path, entries: Sequence[Finished]) -> None:
     rows = ["| what | paper | ours | verdict |", "|---|---|---|---|"]
     sections = []
     for entry in entries:
-        picture = pictures / f"{entry.reproduction.experiment.name}.png"
-        shutil.copyfile(entry.folder.curves, picture)
+        picture = pictures / f"{entry.reproduction.name}_{entry.reproduction.scale}.png"
+        draw_study(entry.results, entry.folder, entry.title, picture, entry.reproduction.metric)
         rows.append(_row(entry))
         sections.append(_section(entry, f"{pictures.name}/{picture.name}"))
     write_whole(page, HEAD + "\n".join([*rows, "", *sections]))
@@ -106,7 +121,8 @@ def write_page(page: Path, entries: Sequence[Finished]) -> None:
 
 def _row(entry: Finished) -> str:
     of = entry.reproduction.entry
-    ours = ", ".join(f"{arm.name} {_number(arm.score)}" for arm in entry.results.arms)
+    scores = entry.scores(entry.reproduction.metric)
+    ours = ", ".join(f"{variant} {_number(iqm_estimate(values))}" for variant, values in scores.items())
     anchor = "".join(c for c in entry.title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
     return f"| [{entry.title}](#{anchor}) | {of.claim} ({of.paper}, {of.figure}) | {ours} | **{entry.verdict}** |"
 
@@ -116,18 +132,20 @@ def _section(entry: Finished, picture: str) -> str:
     trials = [trial for arm in entry.results.arms for trial in arm.trials]
     failed = len(entry.results.that("failed"))
     seconds = sum(trial.seconds for trial in trials)
+    shown = {metric: entry.scores(metric) for metric in (entry.reproduction.metric, *of.shows)}
     started = json.loads(entry.folder.versions.read_text(encoding="utf-8"))[-1]
     lines = [
         f"## {entry.title}",
         "",
         f"{of.paper}, {of.figure}: {of.claim}",
         "",
-        f"![{entry.results.metric} against env steps]({picture})",
+        f"![{entry.reproduction.metric} against env steps]({picture})",
         "",
-        f"| variant | {entry.results.metric} | seeds | env steps | minutes a seed |",
-        "|---|---|---|---|---|",
+        f"| variant | {' | '.join(shown)} | seeds | env steps | minutes a seed |",
+        "|---" * (len(shown) + 4) + "|",
         *(
-            f"| {arm.name} | {_number(arm.score)} | {len(arm.trials)} | {np.mean([t.env_steps for t in arm.trials]):,.0f} "
+            f"| {arm.name} | {' | '.join(_number(iqm_estimate(shown[metric][arm.name])) for metric in shown)} "
+            f"| {len(arm.trials)} | {np.mean([t.env_steps for t in arm.trials]):,.0f} "
             f"| {np.mean([t.seconds for t in arm.trials]) / 60:.1f} |"
             for arm in entry.results.arms
         ),

@@ -19,9 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rllib_empathy.experiments.building import resolved
 from rllib_empathy.experiments.errors import RunFolderError
 from rllib_empathy.experiments.experiment import Experiment
+from rllib_empathy.experiments.metrics_table import read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder, add_versions, check_writable, new_folder, write_whole
 from rllib_empathy.studies.search import Values
 from rllib_empathy.studies.trials import Trial
@@ -87,6 +91,11 @@ class StudyFolder:
     def trial(self, name: str) -> RunFolder:
         """The run folder of a trial."""
         return RunFolder(self.path / name)
+
+    def metrics(self, trial: str) -> dict[str, NDArray[np.float64]]:
+        """The columns of a trial's metrics.csv; none before its first iteration has ended."""
+        path = self.trial(trial).metrics
+        return read_metrics(path) if path.exists() else {}
 
     def add_outcome(self, outcome: Outcome) -> None:
         """Writes down how a trial ended; it is on disk when this returns.
