@@ -41,11 +41,11 @@ def lase(
 def ipd(
     out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("runs/theory"),
     starts: Annotated[int, typer.Option(min=1, help="Random starts of each pair.")] = 30,
-    updates: Annotated[int, typer.Option(min=1, help="Gradient steps.")] = 500,
+    updates: Annotated[int, typer.Option(min=1, help="Gradient steps.")] = 200,
     gamma: Annotated[float, typer.Option(min=0, max=0.999, help="Discount.")] = 0.96,
     seed: Annotated[int, typer.Option(min=0, help="Of the starts.")] = 0,
 ) -> None:
-    """Naive learners and Reciprocators with memory-one policies in the prisoner's dilemma, by exact gradients."""
+    """Naive learners, LOLA and Reciprocators with memory-one policies in the prisoner's dilemma, by exact gradients."""
     import torch
     from rich.console import Console
 
@@ -54,7 +54,7 @@ def ipd(
 
     _make(out)
     logits = torch.randn(2, starts, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    courses = {pair.name: ascend(logits, pair.weights, gamma, updates) for pair in PAIRS}
+    courses = {pair.name: ascend(logits, pair, gamma, updates) for pair in PAIRS}
     console = Console()
     console.print(pairs_table(courses))
     picture = out / "ipd_theory.png"

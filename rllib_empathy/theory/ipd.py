@@ -1,4 +1,4 @@
-"""Memory-one policies in the iterated prisoner's dilemma, exactly: returns, gradient ascent, naive learners and Reciprocators.
+"""Memory-one policies in the iterated prisoner's dilemma, exactly: returns, and gradient ascent of several kinds of learners.
 
 A policy is five probabilities of cooperation, after [CC, CD, DC, DD] (the own action first) and at the start. Two of them make a
 Markov chain of outcomes, whose discounted sums of rewards need no sampling (Foerster et al. 2018; IPD-Analytic in Zhou et al.
@@ -20,16 +20,26 @@ SWAPPED = [0, 2, 1, 3, 4]
 
 
 class Learners(NamedTuple):
-    """A pair of learners by the weights of their reciprocal rewards; 0: naive."""
+    """A pair of learners.
+
+    Args:
+        name: of the pair.
+        weights: of each agent's reciprocal return beside its return; 0: it is no Reciprocator.
+        look_ahead: how large a step of the other's each agent foresees (LOLA); 0: it foresees none.
+    """
 
     name: str
-    weights: tuple[float, float]
+    weights: tuple[float, float] = (0.0, 0.0)
+    look_ahead: tuple[float, float] = (0.0, 0.0)
 
 
 PAIRS = (
-    Learners("naive / naive", (0.0, 0.0)),
-    Learners("Reciprocator / naive", (5.0, 0.0)),
-    Learners("Reciprocator / Reciprocator", (5.0, 5.0)),
+    Learners("naive / naive"),
+    Learners("LOLA / naive", look_ahead=(1.0, 0.0)),
+    Learners("LOLA / LOLA", look_ahead=(1.0, 1.0)),
+    Learners("Reciprocator / naive", weights=(5.0, 0.0)),
+    Learners("Reciprocator / LOLA", weights=(5.0, 0.0), look_ahead=(0.0, 1.0)),
+    Learners("Reciprocator / Reciprocator", weights=(5.0, 5.0)),
 )
 
 
@@ -98,17 +108,32 @@ def reciprocal_returns(policies: Tensor, gamma: float) -> Tensor:
     return torch.stack(totals)
 
 
-def ascend(
-    starts: Tensor, weights: tuple[float, float], gamma: float, updates: int, step: float = 1.0
-) -> tuple[Tensor, Tensor]:
+def foreseen(logits: Tensor, returns: Tensor, agent: int, step: float) -> Tensor:
+    """The logits `[2, K, 5]` after a step of the other agent's gradient ascent, as a function of this agent's own.
+
+    theta_j' = theta_j + step grad_j V_j(theta_i, theta_j): whoever follows the gradient of V_i(theta_i, theta_j') by theta_i
+    shapes what the other learns (LOLA, Foerster et al. 2018).
+
+    Args:
+        logits: `[2, K, 5]`, which `returns` were computed from.
+        returns: `[2, K]`.
+        agent: i.
+        step: of the other.
+    """
+    learned = torch.zeros_like(logits)
+    learned[1 - agent] = torch.autograd.grad(returns[1 - agent].sum(), logits, create_graph=True)[0][1 - agent]
+    return logits + step * learned
+
+
+def ascend(starts: Tensor, learners: Learners, gamma: float, updates: int, step: float = 1.0) -> tuple[Tensor, Tensor]:
     """Simultaneous gradient ascent of both agents on the logits of their own policies.
 
     Args:
         starts: logits `[2, K, 5]`.
-        weights: of each agent's reciprocal return beside its return.
+        learners: what each of them follows.
         gamma: discount.
         updates: U.
-        step: of the ascent on returns times 1 - gamma.
+        step: of the ascent on discounted returns.
 
     Returns:
         Rewards per step, `[U + 1, 2, K]`, and the last policies `[2, K, 5]`.
@@ -118,10 +143,15 @@ def ascend(
     for _ in range(updates + 1):
         policies = logits.sigmoid()
         returns = exact_returns(policies, gamma)
+        reciprocal = reciprocal_returns(policies, gamma)
         rewards.append((1 - gamma) * returns.detach())
-        wanted = returns + torch.tensor(weights).unsqueeze(1) * reciprocal_returns(policies, gamma)
-        # Each agent's own gradient: what it wants, by its own logits.
-        own = [torch.autograd.grad(wanted[i].sum(), logits, retain_graph=True)[0][i] for i in range(2)]
+        own = []
+        for agent, (weight, look_ahead) in enumerate(zip(learners.weights, learners.look_ahead, strict=True)):
+            own_returns = returns
+            if look_ahead:
+                own_returns = exact_returns(foreseen(logits, returns, agent, look_ahead).sigmoid(), gamma)
+            wanted = own_returns[agent] + weight * reciprocal[agent]
+            own.append(torch.autograd.grad(wanted.sum(), logits, retain_graph=True)[0][agent])
         with torch.no_grad():
-            logits += step * (1 - gamma) * torch.stack(own)
+            logits += step * torch.stack(own)
     return torch.stack(rewards), logits.sigmoid().detach()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rllib_empathy.theory.lase import Array
 
-COOPERATIVE = -1.1
+COOPERATIVE = -1.2
 """Reward per step from which on a pair counts as cooperating; mutual cooperation gives -1, mutual defection -2."""
 
 
@@ -24,7 +24,7 @@ def pairs_table(courses: Mapping[str, tuple[Tensor, Tensor]]) -> Table:
     """
     starts = next(iter(courses.values()))[0].shape[2]
     table = Table(title=f"Ends of {starts} random starts", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("pair", "agent", "reward / step", "both above -1.1", "P(C | CC)", "CD", "DC", "DD", "start"):
+    for column in ("pair", "agent", "reward / step", "both above -1.2", "P(C | CC)", "CD", "DC", "DD", "start"):
         table.add_column(column, justify="left" if column == "pair" else "right")
     for name, (rewards, policies) in courses.items():
         together = (rewards[-1] > COOPERATIVE).all(0).double().mean().item()
@@ -42,9 +42,13 @@ def draw_courses(rewards: Mapping[str, Array], path: Path) -> None:
         rewards: name -> `[U + 1, 2, K]`.
         path: the PNG file.
     """
-    figure = Figure(figsize=(3.7 * len(rewards), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(rewards), sharey=True, squeeze=False)[0]
-    for axis, (name, course) in zip(axes, rewards.items(), strict=True):
+    columns = min(len(rewards), 3)
+    rows = -(-len(rewards) // columns)
+    figure = Figure(figsize=(3.7 * columns, 3.3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axis in axes[len(rewards) :]:
+        axis.remove()
+    for axis, (name, course) in zip(axes, rewards.items(), strict=False):
         for agent, colour in enumerate(("tab:blue", "tab:orange")):
             axis.plot(course[:, agent], color=colour, linewidth=0.5, alpha=0.3)
             axis.plot(course[:, agent].mean(-1), color=colour, linewidth=2.5, label=f"agent {agent + 1}")

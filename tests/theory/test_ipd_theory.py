@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from rllib_empathy.theory.ipd import PAIRS, PAYOFFS, SWAPPED, ascend, exact_returns, reciprocal_returns
+from rllib_empathy.theory.ipd import (
+    PAIRS,
+    PAYOFFS,
+    SWAPPED,
+    Learners,
+    ascend,
+    exact_returns,
+    foreseen,
+    reciprocal_returns,
+)
 
 ALWAYS, NEVER, TIT_FOR_TAT = [1.0] * 5, [0.0] * 5, [1.0, 0.0, 1.0, 0.0, 1.0]
 
@@ -76,12 +85,52 @@ def test_returns_are_sums_over_time():
     np.testing.assert_allclose(reciprocal_returns(columns, 0.8)[:, 0], expected[1], atol=1e-9)
 
 
-def test_reciprocators_cooperate_and_naive_learners_do_not():
+def ends() -> dict[str, torch.Tensor]:
     starts = torch.randn(2, 20, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    ends = {pair.name: ascend(starts, pair.weights, 0.96, 500)[0][-1] for pair in PAIRS}
-    assert (ends["naive / naive"] < -1.9).all()
-    assert (ends["Reciprocator / Reciprocator"] > -1.1).double().mean() > 0.9
-    mixed = ends["Reciprocator / naive"].mean(1)
-    assert mixed[0] > -1.2 > mixed[1]  # it shapes the learner, and gains more by it
-    swapped = ascend(starts.flip(0), (0.0, 5.0), 0.96, 500)[0][-1]
-    np.testing.assert_allclose(swapped.flip(0), ends["Reciprocator / naive"], atol=1e-6)
+    return {pair.name: ascend(starts, pair, 0.96, 200)[0][-1] for pair in PAIRS}
+
+
+def test_reciprocators_and_lola_cooperate_and_naive_learners_do_not():
+    rewards = ends()
+    assert (rewards["naive / naive"] < -1.9).all()
+    assert (rewards["Reciprocator / Reciprocator"] > -1.1).double().mean() > 0.9
+    assert (rewards["LOLA / LOLA"] > -1.2).all(0).double().mean() > 0.5
+    first, second = rewards["Reciprocator / naive"].mean(1)
+    assert first > -1.2 > second > -1.9  # it shapes the learner, and gains more by it
+    assert (rewards["LOLA / naive"].mean(1) > -1.8).all()
+
+
+def test_seats_do_not_matter():
+    starts = torch.randn(2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    mixed = Learners("Reciprocator / LOLA", weights=(5.0, 0.0), look_ahead=(0.0, 1.0))
+    swapped = Learners("LOLA / Reciprocator", weights=(0.0, 5.0), look_ahead=(1.0, 0.0))
+    one, other = (ascend(start, pair, 0.96, 50)[0][-1] for start, pair in ((starts, mixed), (starts.flip(0), swapped)))
+    np.testing.assert_allclose(other.flip(0), one, atol=1e-6)
+
+
+def test_what_lola_foresees_is_the_step_that_the_other_takes():
+    starts = torch.randn(2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    logits = starts.clone().requires_grad_()
+    seen = foreseen(logits, exact_returns(logits.sigmoid(), 0.96), 0, 1.0)
+    taken = ascend(starts, PAIRS[0], 0.96, 0)[1].logit()
+    np.testing.assert_allclose(seen[1].detach(), taken[1], atol=1e-9)
+    np.testing.assert_array_equal(seen[0].detach(), starts[0])
+
+
+def test_lola_follows_the_slope_of_its_return_after_the_others_step():
+    """Against finite differences of V_1(theta_1, theta_2 + eta grad_2 V_2)."""
+    start = torch.randn(2, 1, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def return_after(logits: torch.Tensor) -> float:
+        logits = logits.clone().requires_grad_()
+        seen = foreseen(logits, exact_returns(logits.sigmoid(), 0.9), 0, 1.0)
+        return exact_returns(seen.sigmoid(), 0.9)[0].item()
+
+    slopes = []
+    for number in range(5):
+        nudge = torch.zeros_like(start)
+        nudge[0, 0, number] = 1e-5
+        slopes.append((return_after(start + nudge) - return_after(start - nudge)) / 2e-5)
+    lola = Learners("LOLA / naive", look_ahead=(1.0, 0.0))
+    taken = ascend(start, lola, 0.9, 0, step=1.0)[1].logit() - start
+    np.testing.assert_allclose(taken[0, 0], slopes, atol=1e-6)
