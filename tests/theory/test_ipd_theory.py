@@ -96,7 +96,7 @@ def test_reciprocators_and_lola_cooperate_and_naive_learners_do_not():
     assert (rewards["Reciprocator / Reciprocator"] > -1.1).double().mean() > 0.9
     assert (rewards["LOLA / LOLA"] > -1.2).all(0).double().mean() > 0.5
     first, second = rewards["Reciprocator / naive"].mean(1)
-    assert first > -1.2 > second > -1.9  # it shapes the learner, and gains more by it
+    assert first > -1.1 > second > -1.5  # it shapes the learner, and gains more by it
     assert (rewards["LOLA / naive"].mean(1) > -1.8).all()
 
 
