@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.utils import force_list
 from ray.tune.search.sample import Domain
 
 from env_registry.parameters import SettingError
-from rllib_empathy.stock.gifting import Gifting
 from rllib_empathy.stock.kinds import KindSpec
-from rllib_empathy.stock.learner import GIFTING, check_episodes, with_gifting_learner
+from rllib_empathy.stock.learner import GIFTING, gifting_of, with_gifting_learner
 from rllib_empathy.stock.seats import seats_of
+from rllib_empathy.stock.whole_episodes import keep_episodes_whole
 
 Config = TypeVar("Config", bound=PPOConfig)
 
@@ -46,8 +47,12 @@ def with_gifting(config: Config, kinds: Mapping[str, KindSpec]) -> Config:
     gifted: Config = config.copy(copy_frozen=False)
     gifted.learner_config_dict = {**config.learner_config_dict, GIFTING: dict(kinds)}
     gifted.learners(learner_class=with_gifting_learner(config.learner_class))
-    if not _searches([kinds, config.env_config]):
-        check_episodes(gifted, Gifting(kinds, seats_of(gifted), gifted.env_config))
+    others = [
+        callback for callback in force_list(config.callbacks_on_algorithm_init) if callback != keep_episodes_whole
+    ]
+    gifted.callbacks(on_algorithm_init=[*others, keep_episodes_whole])
+    if not _searches([kinds, config.env_config, config.gamma, config.algorithm_config_overrides_per_module]):
+        gifting_of(gifted, kinds, seats_of(gifted))
     return gifted
 
 

@@ -42,6 +42,7 @@ class Gifting:
         env_config: of the environment.
         seed: of the auxiliary networks' weights and minibatches; None: they differ from run to run.
         device: where trajectories and networks are.
+        discounts: policy -> its discount, for kinds that value what is to come and are not given a `gamma` of their own.
 
     Raises:
         SettingError: a kind or option that does not exist, a policy that plays nobody, or spaces that a kind cannot handle.
@@ -54,6 +55,7 @@ class Gifting:
         env_config: Mapping[str, Any],
         seed: int | None = None,
         device: torch.device | str = "cpu",
+        discounts: Mapping[str, float] | None = None,
     ) -> None:
         self.seats = tuple(seats)
         self.adapter = EpisodeAdapter(seats)
@@ -68,7 +70,7 @@ class Gifting:
         for module_id, spec in kinds.items():
             if module_id not in policies:
                 raise SettingError(f"Policy {module_id!r} plays nobody. Policies that play: {', '.join(policies)}.")
-            reshaping = reshaping_of(module_id, spec)
+            reshaping = reshaping_of(module_id, spec, (discounts or {}).get(module_id))
             self.kinds[module_id] = reshaping.kind(module_id, reshaping.options, agents_of(seats, module_id))
         for module_id in set(policies) - set(kinds):
             self.kinds[module_id] = AgentKind(module_id, None, agents_of(seats, module_id))

@@ -13,8 +13,8 @@ from rllib_empathy.policies.ppo import PPOOptions
 KindSpec = str | Mapping[str, Any]
 """The name of a kind, or {kind, **options}."""
 
-OF_NETWORKS = frozenset({"network", "grad_clip", "adam_epsilon"})
-"""Options of acting networks that hold for a kind's other networks too; of `network`, the convolutions."""
+ALSO_OF_KINDS = frozenset({"gamma", "network", "grad_clip", "adam_epsilon"})
+"""Options of acting networks that hold for what a kind has beside them too; of `network`, the convolutions."""
 
 
 class Reshaping(NamedTuple):
@@ -24,8 +24,13 @@ class Reshaping(NamedTuple):
     options: Any
 
 
-def reshaping_of(module_id: str, spec: KindSpec) -> Reshaping:
+def reshaping_of(module_id: str, spec: KindSpec, discount: float | None = None) -> Reshaping:
     """Reads what a user wants for one policy.
+
+    Args:
+        module_id: the policy.
+        spec: what the user says.
+        discount: of the policy, unless the user gives its kind a `gamma`; None: the kind's own.
 
     Raises:
         SettingError: an unknown kind, one that leaves rewards as they are, an unknown option, one that is the policy's own
@@ -38,13 +43,15 @@ def reshaping_of(module_id: str, spec: KindSpec) -> Reshaping:
     if entry["kind"] not in known:
         raise unknown_name("kind of agent that reshapes rewards", entry["kind"], known)
     kind, options = KINDS[entry["kind"]], {key: value for key, value in entry.items() if key != "kind"}
-    own = set(PPOOptions.model_fields) - OF_NETWORKS
+    own = set(PPOOptions.model_fields) - ALSO_OF_KINDS
     wrong = sorted(own & set(options))
     if wrong:
         raise SettingError(
             f"Policy {module_id!r}: {', '.join(wrong)} is a setting of the algorithm that learns the policy; use its own "
             f"config.training(...). Options of {entry['kind']!r} here: {', '.join(sorted(set(kind.Options.model_fields) - own))}."
         )
+    if discount is not None and "gamma" in kind.Options.model_fields:
+        options.setdefault("gamma", discount)
     return Reshaping(kind, checked_options(kind, options))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -17,7 +17,8 @@ from env_registry.parameters import SettingError
 from rllib_empathy.learning.distributed import average, average_gradients, broadcast_parameters, world_size
 from rllib_empathy.learning.groups import all_parameters
 from rllib_empathy.stock.gifting import Gifting, Metrics
-from rllib_empathy.stock.seats import as_observed, seats_of
+from rllib_empathy.stock.kinds import KindSpec
+from rllib_empathy.stock.seats import Seat, as_observed, seats_of
 
 GIFTING = "gifting"
 """Key of the policies' kinds in `learner_config_dict`, and of what gifting keeps in a Learner's state."""
@@ -55,8 +56,7 @@ class GiftingLearner(TorchLearner):
         spaces = {mid: module.unwrapped().observation_space for mid, module in self.module.items()}
         seats = [as_observed(seat, spaces.get(seat.module_id)) for seat in seats_of(self.config)]
         kinds = self.config.learner_config_dict[GIFTING]
-        self._gifting = Gifting(kinds, seats, self.config.env_config, self.config.seed, self._device or "cpu")
-        check_episodes(self.config, self._gifting)
+        self._gifting = gifting_of(self.config, kinds, seats, self._device or "cpu")
         self._learner_connector.prepend(ReshapeRewards(self._gifting))
 
     def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> dict[Any, Any]:
@@ -103,21 +103,24 @@ class GiftingLearner(TorchLearner):
             self._gifting.set_state(state[GIFTING])
 
 
-def check_episodes(config: Any, gifting: Gifting) -> None:
-    """Raises SettingError if a kind needs whole episodes and does not get them."""
+def gifting_of(
+    config: Any, kinds: Mapping[str, KindSpec], seats: Sequence[Seat], device: torch.device | str = "cpu"
+) -> Gifting:
+    """The gifting that a configuration asks for.
+
+    Raises:
+        SettingError: see `Gifting`; or a kind needs whole episodes and does not get them.
+    """
+    own = config.algorithm_config_overrides_per_module
+    discounts = {module_id: own.get(module_id, {}).get("gamma", config.gamma) for module_id in kinds}
+    gifting = Gifting(kinds, seats, config.env_config, config.seed, device, discounts)
     for module_id, kind in gifting.kinds.items():
-        if not kind.needs_whole_episodes:
-            continue
-        if config.batch_mode != "complete_episodes":
+        if kind.needs_whole_episodes and config.batch_mode != "complete_episodes":
             raise SettingError(
                 f"Policy {module_id!r}: agents of kind {kind.name!r} need whole episodes, and batch_mode is "
                 f"{config.batch_mode!r}. Set .env_runners(batch_mode='complete_episodes')."
             )
-        if config.num_learners > 1:
-            raise SettingError(
-                f"Policy {module_id!r}: agents of kind {kind.name!r} need whole episodes, and RLlib cuts them to share "
-                f"them among num_learners = {config.num_learners} learners. Set .learners(num_learners=1)."
-            )
+    return gifting
 
 
 def log(metrics: Any, statistics: Metrics) -> None:

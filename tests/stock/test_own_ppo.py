@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.appo import APPOConfig
@@ -18,6 +20,10 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 
 from env_registry.parameters import SettingError
 from rllib_empathy import with_gifting
+from rllib_empathy.stock.learner import gifting_of
+from rllib_empathy.stock.seats import seats_of
+from rllib_empathy.stock.whole_episodes import WholeEpisodes, keep_episodes_whole
+from tests.stock.episodes import made_up_game, record
 from tests.stock.ferry import RETURNS, Ferry
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # RLlib's own
@@ -147,8 +153,9 @@ def test_save_restore_continue(ray_local, tmp_path):
 
 
 def test_two_runners_and_two_learners_stay_replicas(ray_local):
-    config = own_config().env_runners(num_env_runners=2).learners(num_learners=2, num_cpus_per_learner=1)
-    algorithm = with_gifting(config, KINDS).build_algo()
+    kinds = {**KINDS, "deckhand": {"kind": "reciprocator", "gamma": 0.5, "estimator": {"refit_every": 1}}}
+    config = whole_episodes().env_runners(num_env_runners=2).learners(num_learners=2, num_cpus_per_learner=1)
+    algorithm = with_gifting(config, kinds).build_algo()
     first = [answer.get() for answer in algorithm.learner_group.foreach_learner(all_weights)]
     for _ in range(2):
         result = algorithm.train()
@@ -157,7 +164,51 @@ def test_two_runners_and_two_learners_stay_replicas(ray_local):
         np.testing.assert_array_equal(replicas[0], replicas[1])
     assert (first[0] != second[0]).mean() > 0.5
     assert result["env_runners"]["agent_episode_returns_mean"] == pytest.approx(RETURNS)
+    learned = result["learners"]["deckhand"]
+    assert learned["balance/agent_1_of_0_std"] > 0
+    assert np.isfinite(learned["estimator/policy_cross_entropy"])
     algorithm.stop()
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 9), learners=st.integers(1, 4))
+def test_learners_share_whole_episodes(seed, count, learners):
+    episodes = [record(made_up_game(seed + number))[0] for number in range(count)]
+    data = WholeEpisodes(episodes=episodes)
+    if count < learners:
+        with pytest.raises(SettingError, match=f"num_learners = {learners}, .*{count} episodes.*train_batch_size"):
+            data.shard(learners)
+        return
+    shares = data.shard(learners, 1, num_epochs=2, minibatch_size=3)
+    assert sorted(id(one) for share, _ in shares for one in share.episodes) == sorted(map(id, episodes))
+    lengths = [sum(map(len, share.episodes)) for share, _ in shares]
+    assert min(lengths) > 0
+    assert max(lengths) - min(lengths) <= max(map(len, episodes))
+    most = max(
+        sum(len(one.agent_episodes[f"agent_{i}"]) for one in episodes if f"agent_{i}" in one.agent_episodes)
+        for i in range(4)
+    )
+    assert [told for _, told in shares] == [{"num_total_minibatches": int(2 * most / (learners * 3))}] * learners
+    assert [told for _, told in data.shard(learners, minibatch_size=None)] == [{"num_total_minibatches": 0}] * learners
+
+
+def test_a_users_own_callbacks_stay():
+    config = own_config().callbacks(on_algorithm_init=lambda **kwargs: None)
+    gifted = with_gifting(with_gifting(config, KINDS), KINDS)
+    assert gifted.callbacks_on_algorithm_init == [config.callbacks_on_algorithm_init, keep_episodes_whole]
+
+
+def test_estimators_discount_as_their_policies_do():
+    own = {"captain": PPOConfig.overrides(gamma=0.6)}
+    config = whole_episodes().training(gamma=0.7).multi_agent(algorithm_config_overrides_per_module=own)
+    kinds = {
+        "captain": "reciprocator",
+        "deckhand": "reciprocator",
+        "passengers": {"kind": "reciprocator", "gamma": 0.8},
+    }
+    made = gifting_of(config, kinds, seats_of(config))
+    discounts = {mid: networks["estimator"].gamma for mid, networks in made.networks.items()}
+    assert discounts == {"captain": 0.6, "deckhand": 0.7, "passengers": 0.8}
 
 
 def test_tune_searches_over_gifts(ray_local, tmp_path):
@@ -200,11 +251,6 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
         own_config,
         {"captain": "inequity_averse"},
         "'inequity_averse' .* whole episodes.*'complete_episodes'",
-    ),
-    "episodes cut for learners": (
-        lambda: whole_episodes().learners(num_learners=2),
-        {"captain": "reciprocator"},
-        "num_learners=1",
     ),
     "shared among unlike co-players": (own_config, {"passengers": "lase"}, "need co-players with like actions"),
 }
