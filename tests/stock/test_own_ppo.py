@@ -201,7 +201,7 @@ def test_a_users_own_callbacks_stay():
 def test_estimators_discount_as_their_policies_do():
     own = {"captain": PPOConfig.overrides(gamma=0.6)}
     config = whole_episodes().training(gamma=0.7).multi_agent(algorithm_config_overrides_per_module=own)
-    kinds = {
+    kinds: dict[str, Any] = {
         "captain": "reciprocator",
         "deckhand": "reciprocator",
         "passengers": {"kind": "reciprocator", "gamma": 0.8},
