@@ -132,6 +132,14 @@ def discounted(rewards: Tensor, goes_on: Tensor, gamma: float) -> Tensor:
     return sums
 
 
+def one_hot_actions(actions: Tensor, count: int, own: bool = True) -> Tensor:
+    """Joint actions `[R, N]` as `[R, N, A]`; without the own one, place 0 is all zeros."""
+    one_hot = functional.one_hot(actions, count)
+    if not own:
+        one_hot[:, 0] = 0
+    return one_hot
+
+
 class Estimator(nn.Module, ABC):
     """An estimator of value influence.
 
@@ -303,10 +311,10 @@ class Counterfactual(_NetworkEstimator):
         beside = torch.cat([functional.one_hot(rows.seats, self.players), rows.time.unsqueeze(-1)], -1)
         return torch.relu(_layer(parameters, "trunk", torch.cat([features, beside.expand(estimators, -1, -1)], -1)))
 
-    def _joint(self, parameters: Parameters, x: Tensor, actions: Tensor) -> Tensor:
-        """The outcome's hidden layer before it is cut at 0, `[G, R, H]`."""
-        one_hot = functional.one_hot(actions, self.actions).flatten(1).to(x.dtype)
-        return _layer(parameters, "outcome_hidden", torch.cat([x, one_hot.expand(len(x), -1, -1)], -1))
+    def _joint(self, parameters: Parameters, x: Tensor, one_hot: Tensor) -> Tensor:
+        """The outcome's hidden layer before it is cut at 0, `[G, R, H]`, for joint actions `[R, N, A]`."""
+        beside = one_hot.flatten(1).to(x.dtype).expand(len(x), -1, -1)
+        return _layer(parameters, "outcome_hidden", torch.cat([x, beside], -1))
 
     def _values(self, parameters: Parameters, x: Tensor) -> Tensor:
         return _layer(parameters, "value", torch.relu(_layer(parameters, "value_hidden", x)))
@@ -316,12 +324,11 @@ class Counterfactual(_NetworkEstimator):
 
     def _influence(self, parameters: Parameters, rows: Views) -> Tensor:
         x = self._trunk(parameters, rows)
-        hidden = self._joint(parameters, x, rows.actions)
+        without = self._joint(parameters, x, one_hot_actions(rows.actions, self.actions, own=False))
         first = self.options.hidden
-        columns = parameters["outcome_hidden.weight"][..., first : first + self.actions].transpose(1, 2)  # [G, A, H]
+        columns = parameters["outcome_hidden.weight"][..., first : first + self.actions].transpose(1, 2).contiguous()
         rewards, futures = parameters["outcome.weight"].chunk(2, 1)
         to_values = rewards + self.gamma * futures  # [G, N - 1, H]; the bias is the same for all alternatives
-        without = hidden - columns[:, rows.actions[:, 0]]
         alternatives = (without.unsqueeze(2) + columns.unsqueeze(1)).clamp_(min=0).flatten(1, 2)  # [G, R * A, H]
         values = torch.bmm(alternatives, to_values.transpose(1, 2))
         values = values.view(len(x), -1, self.actions, self.players - 1).transpose(2, 3)  # [G, R, N - 1, A]
@@ -348,7 +355,7 @@ class Counterfactual(_NetworkEstimator):
         first = estimators[0]
         parameters = stack_parameters(estimators)
         x = first._trunk(parameters, rows)
-        rewards, futures = _layer(parameters, "outcome", torch.relu(first._joint(parameters, x, rows.actions))).chunk(
+        rewards, futures = _layer(parameters, "outcome", torch.relu(first._joint(parameters, x, one_hot_actions(rows.actions, first.actions)))).chunk(
             2, -1
         )
         found = {"reward": rewards, "future": futures, "value": first._values(parameters, x)}
@@ -388,9 +395,8 @@ class Twins(_NetworkEstimator):
         estimators, count = len(parameters["bias_0"]), len(rows.seats)
         seen = rows.observations.flatten(1).to(rows.time.dtype) * self.architecture.scale
         beside = [functional.one_hot(rows.seats, self.players), rows.time.unsqueeze(-1)]
-        one_hot = functional.one_hot(rows.actions, self.actions)
-        missing = one_hot * (torch.arange(self.players, device=one_hot.device) > 0).unsqueeze(-1)
-        x = torch.stack([torch.cat([seen, *beside, actions.flatten(1)], -1) for actions in (one_hot, missing)])
+        joint_actions = [one_hot_actions(rows.actions, self.actions, own).flatten(1) for own in (True, False)]
+        x = torch.stack([torch.cat([seen, *beside, actions], -1) for actions in joint_actions])
         x = x.repeat(estimators, 1, 1)  # [G * 2, R, inputs]
         for number in range(3):
             x = linear(x, *(parameters[f"{name}_{number}"].flatten(0, 1) for name in ("weight", "bias")))
