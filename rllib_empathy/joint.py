@@ -86,6 +86,15 @@ class JointTrajectory:
         """A column `[T, B, N]` as each agent sees it, `[T, B, N, N]`: own entry first, then co-players in order of place."""
         return column.unsqueeze(2).expand(*column.shape, column.shape[2]).gather(-1, self.places())
 
+    def context_after(self) -> torch.Tensor | None:
+        """What agents kept after each step, `[T, B, N, E]` (torch columns), or None; behind a game's own rows it means nothing."""
+        if self.context is None:
+            return None
+        after = torch.zeros_like(self.context)
+        after[:-1] = self.context[1:]
+        after[self.tail_steps.long(), self.tail_games.long()] = self.tail_context
+        return after
+
     def map(self, function: Callable[[Column], C]) -> JointTrajectory:
         """The trajectory with `function` applied to every column."""
         values: dict[str, Any] = {}

@@ -149,6 +149,11 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         return 0, int(self.sees_time)
 
     @property
+    def context_size(self) -> int:
+        """Numbers in the agent's context: those that the network sees, then what is only noted in the trajectory."""
+        return sum(self.num_inputs)
+
+    @property
     def time_unit(self) -> int:
         """Steps that count as 1."""
         return self.episode_length or EPISODE
@@ -198,7 +203,8 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         explore: bool,
     ) -> Action:
         context = state.get(CONTEXT)
-        inputs = None if context is None else modules[0].inputs(context).unsqueeze(1)
+        size = sum(modules[0].num_inputs)
+        inputs = None if context is None else modules[0].inputs(context[..., :size]).unsqueeze(1)
         answer = evaluate(modules[0].architecture, parameters, observations.unsqueeze(1), state, inputs=inputs)
         log_policy = torch.log_softmax(answer.logits.squeeze(1), -1)
         scores = log_policy
@@ -212,8 +218,7 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         state = {name: value[0] for name, value in initial_state(self.architecture, 1, rows).items()}
-        size = sum(self.num_inputs)
-        return {**state, CONTEXT: torch.zeros(rows, size)} if size else state
+        return {**state, CONTEXT: torch.zeros(rows, self.context_size)} if self.context_size else state
 
     def get_initial_state(self) -> dict[str, Tensor]:
         """RLlib's form of the recurrent state: without the batch axis."""

@@ -111,7 +111,8 @@ class ReciprocatorOptions(PPOOptions):
 class ReciprocatorModule(ActorCriticModule):
     """The acting network and the estimator of value influence, which runners have only if the policy sees its balances.
 
-    Context: the balances of all co-players in order of place, if the policy sees them, and the number of steps.
+    Context: the balances of all co-players in order of place, if the policy sees them, and the number of steps; behind them, noted
+    for the Learner, what these co-players did for the agent in the step before, and what it did for them.
     """
 
     def setup(self) -> None:
@@ -131,6 +132,10 @@ class ReciprocatorModule(ActorCriticModule):
     @property
     def num_inputs(self) -> tuple[int, int]:
         return self.num_balances, 1
+
+    @property
+    def context_size(self) -> int:
+        return sum(self.num_inputs) + 2 * self.num_balances
 
     def inputs(self, context: Tensor) -> Tensor:
         limit = self.reciprocity["balance_limit"]
@@ -163,18 +168,21 @@ class ReciprocatorModule(ActorCriticModule):
         context: Tensor,
     ) -> Tensor:
         first = modules[0]
-        balances, steps = context.split((first.num_balances, 1), -1)
+        balances, steps, _ = context.split((first.num_balances, 1, 2 * first.num_balances), -1)
+        exchanged: tuple[Tensor, ...] = ()
         if first.num_balances:
             own = {name.removeprefix(_ESTIMATOR): v for name, v in parameters.items() if name.startswith(_ESTIMATOR)}
             time = steps[0, : len(actions), 0] / first.time_unit
             influence = first.estimator.influence(own, Views.of(observations, actions, alive, time))
             influence = influence.expand(len(modules), *influence.shape[1:])
-            received, given = zip(
+            by_agent = zip(
                 *(seen_from(influence[g], i) for g, of in enumerate(agents.tolist()) for i in of), strict=True
             )
-            change = torch.stack(received) - (torch.stack(given) if first.reciprocity["pay_back"] else 0.0)
-            balances = first.reciprocity["decay"] * balances + change.view(balances.shape)
-        return torch.cat([balances, steps + 1], -1)
+            exchanged = tuple(torch.stack(columns).view(balances.shape) for columns in by_agent)
+            received, given = exchanged
+            change = received - given if first.reciprocity["pay_back"] else received
+            balances = first.reciprocity["decay"] * balances + change
+        return torch.cat([balances, steps + 1, *exchanged], -1)
 
 
 class EstimatorAlone(nn.ModuleDict):
@@ -215,7 +223,7 @@ class Reciprocator(PPO):
         self.iteration = 0
         self.env_steps = 0
         self.recent: deque[JointTrajectory] = deque(maxlen=options.estimator.buffer_size)
-        self._influence = torch.zeros(0)
+        self._influence: Tensor | None = None  # [T, B, N, N], if it was worked out here
         self._twin: Reciprocator | None = None  # whose estimator is the same
         self.balances: dict[int, Tensor] = {}  # agent -> [T, B, N - 1] before each step, in order of place
         self._reciprocal: dict[int, Tensor] = {}
@@ -290,15 +298,10 @@ class Reciprocator(PPO):
         self.env_steps += int(average(torch.tensor(float(joint.env_steps()))).item() * world_size())
         self.recent.append(_without_what_is_not_needed(joint))
         self._statistics = {}
+        self._influence = None
         module: ReciprocatorModule = modules[self.module_id]
-        if self._twin is not None and self._twin.iteration == self.iteration:
-            self._influence = self._twin._influence
-        else:
-            time = elapsed_steps(joint.starts) / module.time_unit
-            views = Views.of(joint.observations, joint.actions, joint.alive, time)
-            self._influence = module.estimator.influence(stack_parameters([module.estimator]), views)[0]
         for agent in self.agents:
-            self._reciprocal[agent] = self._reciprocal_reward(joint, agent, module.reciprocity["pay_back"])
+            self._reciprocal[agent] = self._reciprocal_reward(joint, agent, module)
 
     def reward(self, joint: JointTrajectory, agent: int, received: Tensor) -> Tensor:
         return received + self._reciprocal[agent]
@@ -306,33 +309,48 @@ class Reciprocator(PPO):
     def statistics(self) -> dict[str, float]:
         return self._statistics
 
-    def _reciprocal_reward(self, joint: JointTrajectory, agent: int, pay_back: bool) -> Tensor:
+    def _reciprocal_reward(self, joint: JointTrajectory, agent: int, module: ReciprocatorModule) -> Tensor:
         """The weighted reciprocal reward of one agent, `[T, B]`."""
-        received, given = seen_from(self._influence, agent)
-        balance = influence_balance(received, given, self.options.decay, joint.starts, pay_back)
-        self.balances[agent] = balance
         others = in_order_of_place(joint.shape[2], joint.alive.device)[agent, 1:]
         present = joint.alive[..., others] & joint.alive[..., agent : agent + 1]
+        received, given = (column * present for column in self._exchanged(joint, agent, module))
+        pay_back = module.reciprocity["pay_back"]
+        balance = influence_balance(received, given, self.options.decay, joint.starts, pay_back)
+        self.balances[agent] = balance
         reward = reciprocal_reward(balance, given, self.options.reward_form, present)
         there = joint.alive[..., agent]
         if self.options.normalize_reciprocal:
             squares, rows = average(torch.stack([(reward[there] ** 2).sum(), there.sum()]))
             reward = reward / (squares / rows.clamp(min=1)).sqrt().clamp(min=1e-8)
         reward = scheduled(self.options.reciprocal_weight, self.env_steps) * reward
-        self._log(agent, others.tolist(), balance, reward, there)
-        return reward
-
-    def _log(self, agent: int, others: list[int], balance: Tensor, reward: Tensor, there: Tensor) -> None:
-        """Means and deviations over the steps in which the agent takes part."""
         columns = {f"reciprocal_reward/agent_{agent}": reward}
-        for place, other in enumerate(others):
-            columns[f"influence/agent_{agent}_on_{other}"] = self._influence[..., agent, other]
-            columns[f"influence/agent_{other}_on_{agent}"] = self._influence[..., other, agent]
+        for place, other in enumerate(others.tolist()):
+            columns[f"influence/agent_{agent}_on_{other}"] = given[..., place]
+            columns[f"influence/agent_{other}_on_{agent}"] = received[..., place]
             columns[f"balance/agent_{agent}_of_{other}"] = balance[..., place]
         for name, column in columns.items():
             rows = column[there] if there.any() else column.new_zeros(1)
             self._statistics[f"{name}_mean"] = rows.mean().item()
             self._statistics[f"{name}_std"] = rows.std(correction=0).item()
+        return reward
+
+    def _exchanged(self, joint: JointTrajectory, agent: int, module: ReciprocatorModule) -> tuple[Tensor, Tensor]:
+        """What an agent received from its co-players and gave to them, both `[T, B, N - 1]` in order of place.
+
+        Runners that kept balances have noted it; else it is worked out, once for all who share an estimator.
+        """
+        noted = joint.context_after()
+        if noted is not None and self.options.balance_input:
+            others = joint.shape[2] - 1
+            received, given = noted[:, :, agent, others + 1 : 3 * others + 1].chunk(2, -1)
+            return received, given
+        if self._influence is None and self._twin is not None and self._twin.iteration == self.iteration:
+            self._influence = self._twin._influence
+        if self._influence is None:
+            time = elapsed_steps(joint.starts) / module.time_unit
+            views = Views.of(joint.observations, joint.actions, joint.alive, time)
+            self._influence = module.estimator.influence(stack_parameters([module.estimator]), views)[0]
+        return seen_from(self._influence, agent)
 
     # -- the estimator
 

@@ -56,6 +56,19 @@ def test_counts_of_steps():
     assert joint.to_tensors().agent_steps() == joint.agent_steps()
 
 
+def test_what_agents_keep_after_a_step_is_what_they_know_before_the_next():
+    joint = full(3, whole_episodes=True).to_tensors()
+    after, steps = joint.context_after(), joint.origin["steps"]
+    tails = {place: i for i, place in enumerate(zip(joint.tail_steps.tolist(), joint.tail_games.tolist(), strict=True))}
+    assert after is not None
+    for step, game in np.ndindex(*joint.shape[:2]):
+        if (step, game) in tails:
+            assert torch.equal(after[step, game], joint.tail_context[tails[step, game]])
+        elif step < steps[game] - 1:
+            assert torch.equal(after[step, game], joint.context[step + 1, game])
+    assert replace(joint, context=None).context_after() is None
+
+
 def test_nbytes_is_the_sum_of_all_columns():
     joint = full(1, memory=MEMORY)
     assert joint.nbytes() == sum(column.nbytes for column in columns(joint)) == joint.to_tensors().nbytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,19 @@ def of_seats(world: str) -> list[dict[str, Any]]:
     return [{**first, "shared": True}, {"kind": "reciprocator", "name": "other"}]
 
 
+@torch.no_grad()
+def influence_of(estimator: Any, joint: Any) -> torch.Tensor:
+    """`[T, B, N, N]` in episodes of 6 steps."""
+    views = Views.of(joint.observations, joint.actions, joint.alive, elapsed_steps(joint.starts) / 6)
+    return estimator.influence(stack_parameters([estimator]), views)[0]
+
+
 @pytest.mark.parametrize("memory", ["none", "gru"])
 @pytest.mark.parametrize(
     ("world", "shared"), [(w, s) for w in WORLDS for s in (True, False) if not (w == "cleanup" and s)]
 )
 def test_what_acted_is_what_learns(world, shared, memory):
-    """The trajectory holds what the runner's policies saw, and the Learner works out the same balances."""
+    """The trajectory holds what the runner's policies saw and whom they influenced, and the Learner has the same balances."""
     config = config_of(WORLDS[world], of_seats(world), estimator={"shared": shared}, decay=0.9, pay_back=True)
     runner = runner_of(config.training(network={**SMALL, "memory": memory}))
     kinds: Any = runner.population.kinds()
@@ -82,18 +90,26 @@ def test_what_acted_is_what_learns(world, shared, memory):
             answer = evaluate(module.architecture, parameters, seen, group.state(joint), group.starts(joint), beside)
         log_probs = torch.log_softmax(answer.logits, -1).gather(-1, group.gather(joint.actions).unsqueeze(-1))
         torch.testing.assert_close(log_probs.squeeze(-1), group.gather(joint.log_probs), atol=1e-4, rtol=1e-3)
+        influence = influence_of(module.estimator, joint)
+        others = joint.shape[2] - 1
         for agent in kind.agents:
             kept = torch.as_tensor(joint.context)[:, :, agent]
             assert kind.balances[agent].abs().max() > 0.1
-            torch.testing.assert_close(kept[..., :-1], kind.balances[agent], atol=1e-3, rtol=1e-3)
-            assert torch.equal(kept[..., -1], (torch.arange(12) % 6).unsqueeze(1).expand(12, 4).float())
-            assert (torch.as_tensor(joint.tail_context)[:, agent, -1] == 6).all()
+            torch.testing.assert_close(kept[..., :others], kind.balances[agent], atol=1e-3, rtol=1e-3)
+            assert torch.equal(kept[..., others], (torch.arange(12) % 6).unsqueeze(1).expand(12, 4).float())
+            assert (torch.as_tensor(joint.tail_context)[:, agent, others] == 6).all()
+            received, given = kind._exchanged(joint, agent, module)
+            for place in range(others):
+                other = (agent + 1 + place) % (others + 1)
+                torch.testing.assert_close(received[..., place], influence[..., other, agent], atol=1e-3, rtol=1e-3)
+                torch.testing.assert_close(given[..., place], influence[..., agent, other], atol=1e-3, rtol=1e-3)
     assert (group.goes_on(joint.tail_context) == 0).all()  # nothing follows the end of an episode
 
 
 @pytest.mark.parametrize("form", ["product", "sign_of_balance", "sign_of_influence"])
-@pytest.mark.parametrize("pay_back", [True, False])
-def test_the_reward_is_extrinsic_plus_reciprocal(pay_back, form):
+@pytest.mark.parametrize(("pay_back", "noted"), [(True, True), (True, False), (False, False)])
+def test_the_reward_is_extrinsic_plus_reciprocal(pay_back, noted, form):
+    """Whether runners have noted who influenced whom or not."""
     config = config_of(
         WORLDS["three"], pay_back=pay_back, decay=0.9, reward_form=form, reciprocal_weight=((0, 1.0), (96, 3.0))
     )
@@ -101,12 +117,11 @@ def test_the_reward_is_extrinsic_plus_reciprocal(pay_back, form):
     kinds: Any = runner.population.kinds()
     modules = dict(runner.module.items())
     (joint,) = (trajectory.to_tensors() for trajectory in runner.sample())
+    if not noted:
+        joint = replace(joint, context=None, tail_context=None)
     for agent, (module_id, kind) in enumerate(kinds.items()):
         kind.observe(joint, modules, kinds)
-        estimator = modules[module_id].estimator
-        views = Views.of(joint.observations, joint.actions, joint.alive, elapsed_steps(joint.starts) / 6)
-        with torch.no_grad():
-            influence = estimator.influence(stack_parameters([estimator]), views)[0].numpy()
+        influence = influence_of(modules[module_id].estimator, joint).numpy()
         expected = plain_reward(influence, joint.starts.numpy(), 0.9, pay_back, form)[..., agent]
         received = joint.rewards[..., agent]
         found = kind.reward(joint, agent, received).numpy()
@@ -127,10 +142,10 @@ def test_without_seeing_balances_runners_need_no_estimator():
 
 
 def test_shared_estimators_are_fitted_once_and_copied():
-    config = config_of(COINS, frozen_iterations=1, estimator={"epochs": 1})
+    config = config_of(COINS, frozen_iterations=1, estimator={"epochs": 1}, balance_input=False)
     runner = JointEnvRunner(config=config, worker_index=0)
     kinds: Any = runner.population.kinds()
-    modules = dict(runner.module.items())
+    modules = dict(config.get_multi_rl_module_spec().build().items())
     group = LearningGroup(tuple(kinds.values()), tuple(modules.values()))
     (joint,) = (trajectory.to_tensors() for trajectory in runner.sample())
     for kind in kinds.values():
