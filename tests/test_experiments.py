@@ -327,20 +327,23 @@ def test_curves_are_drawn_for_any_number_of_events_and_rows(tmp_path, events, it
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_gifts_are_drawn_where_there_are_any(tmp_path):
+def test_gifts_and_influences_are_drawn_where_there_are_any(tmp_path):
     population = Population.of(["lase", "a2c"], 2)
     metrics = {name: np.linspace(1, 5, 10) for name in ["env_steps", "episodes", *episode_columns(population, ())]}
 
-    def width() -> int:
+    def size() -> tuple[int, int]:
         draw_curves(metrics, population, "title", tmp_path / "curves.png")
-        return int.from_bytes((tmp_path / "curves.png").read_bytes()[16:20], "big")
+        header = (tmp_path / "curves.png").read_bytes()[16:24]
+        return int.from_bytes(header[4:], "big"), int.from_bytes(header[:4], "big")
 
-    panels = [width()]
+    panels = [size()]
     metrics["learner/a2c_1/gift_share/agent_1_to_0"] = np.zeros(10)
-    panels.append(width())
+    panels.append(size())
     metrics["learner/lase_0/gift_share/agent_0_to_1"] = np.linspace(0, 0.4, 10)
-    panels.append(width())
-    assert panels[0] == panels[1] < panels[2]
+    panels.append(size())
+    metrics["learner/lase_0/influence_std/agent_0_to_1"] = np.linspace(0, 2, 10)
+    panels.append(size())
+    assert panels[0] == panels[1] < panels[2] < panels[3]
 
 
 # -- run folders

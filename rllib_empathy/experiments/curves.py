@@ -26,6 +26,13 @@ SMOOTHING = 0.04
 """Share of a run that a smoothed point is a mean of."""
 
 
+BETWEEN_AGENTS = {
+    "gift_share": "share of the reward that is given",
+    "influence_std": "value influence (deviation over steps)",
+}
+"""What agents log of each other that has a panel of its own, and its title."""
+
+
 def smoothed(values: Column, episodes: Column, share: float = SMOOTHING) -> Column:
     """Means over episodes in a window of iterations around each one.
 
@@ -47,7 +54,7 @@ def smoothed(values: Column, episodes: Column, share: float = SMOOTHING) -> Colu
 
 
 def draw_curves(metrics: Mapping[str, Column], population: Population, title: str, path: Path) -> None:
-    """Draws returns and events against env steps, as a PNG; where agents give, what each gives and has after gifts too.
+    """Draws returns and events against env steps, as a PNG; where agents give or reciprocate, what they are to each other too.
 
     Thin lines are agents, bold ones the means over the agents of an entry of the population.
 
@@ -69,9 +76,10 @@ def draw_curves(metrics: Mapping[str, Column], population: Population, title: st
     if "agent_return_after_gifts/0" in metrics:
         panels.append(per_agent("agent_return_after_gifts/", "return after gifts per agent"))
     panels += [per_agent(f"agent_events/{event}/", f"{event.replace('_', ' ')} per agent") for event in events]
-    shares = _gift_shares(metrics, population)
-    if shares:
-        panels.append(partial(_gifts_panel, metrics=metrics, shares=shares))
+    for name, what in BETWEEN_AGENTS.items():
+        pairs = _between_agents(metrics, population, name)
+        if pairs:
+            panels.append(partial(_pairs_panel, metrics=metrics, pairs=pairs, what=what))
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.5), layout="constrained")
@@ -103,25 +111,29 @@ def _agents_panel(axis: Axes, metrics: Mapping[str, Column], population: Populat
     finish(axis, what)
 
 
-def _gift_shares(metrics: Mapping[str, Column], population: Population) -> dict[tuple[str, str], list[Column]]:
-    """(label of the givers, label of the receivers) -> the columns of all pairs; who never gives is left out."""
+def _between_agents(
+    metrics: Mapping[str, Column], population: Population, name: str
+) -> dict[tuple[str, str], list[Column]]:
+    """(label of who acts, label of whom it concerns) -> the columns of all pairs; those that are always 0 are left out."""
     label_of = {agent: name for name, agents in labels(population).items() for agent in agents}
     found: dict[tuple[str, str], list[Column]] = {}
-    for name, column in metrics.items():
-        pair = re.fullmatch(r"learner/.*/gift_share/agent_(\d+)_to_(\d+)", name)
+    for column_name, column in metrics.items():
+        pair = re.fullmatch(rf"learner/.*/{name}/agent_(\d+)_to_(\d+)", column_name)
         if pair and np.nan_to_num(column).any():
-            giver, receiver = (label_of[int(agent)] for agent in pair.groups())
-            found.setdefault((giver, receiver), []).append(column)
+            one, other = (label_of[int(agent)] for agent in pair.groups())
+            found.setdefault((one, other), []).append(column)
     return found
 
 
-def _gifts_panel(axis: Axes, metrics: Mapping[str, Column], shares: Mapping[tuple[str, str], list[Column]]) -> None:
-    for colour, ((giver, receiver), columns) in zip(cycle(COLOURS), shares.items()):
+def _pairs_panel(
+    axis: Axes, metrics: Mapping[str, Column], pairs: Mapping[tuple[str, str], list[Column]], what: str
+) -> None:
+    for colour, ((one, other), columns) in zip(cycle(COLOURS), pairs.items()):
         alike = np.ones(len(metrics["env_steps"]))
         mean = np.mean([smoothed(column, alike) for column in columns], 0)
-        axis.plot(metrics["env_steps"], mean, color=colour, linewidth=1.8, label=f"{giver} to {receiver}")
+        axis.plot(metrics["env_steps"], mean, color=colour, linewidth=1.8, label=f"{one} to {other}")
     axis.legend(fontsize=8, frameon=False)
-    finish(axis, "share of the reward that is given")
+    finish(axis, what)
 
 
 def finish(axis: Axes, what: str) -> None:

@@ -323,16 +323,18 @@ class Reciprocator(PPO):
             squares, rows = average(torch.stack([(reward[there] ** 2).sum(), there.sum()]))
             reward = reward / (squares / rows.clamp(min=1)).sqrt().clamp(min=1e-8)
         reward = scheduled(self.options.reciprocal_weight, self.env_steps) * reward
-        columns = {f"reciprocal_reward/agent_{agent}": reward}
+        self._note("reciprocal_reward", f"agent_{agent}", reward, there)
         for place, other in enumerate(others.tolist()):
-            columns[f"influence/agent_{agent}_on_{other}"] = given[..., place]
-            columns[f"influence/agent_{other}_on_{agent}"] = received[..., place]
-            columns[f"balance/agent_{agent}_of_{other}"] = balance[..., place]
-        for name, column in columns.items():
-            rows = column[there] if there.any() else column.new_zeros(1)
-            self._statistics[f"{name}_mean"] = rows.mean().item()
-            self._statistics[f"{name}_std"] = rows.std(correction=0).item()
+            self._note("influence", f"agent_{agent}_to_{other}", given[..., place], there)
+            self._note("influence", f"agent_{other}_to_{agent}", received[..., place], there)
+            self._note("balance", f"agent_{agent}_to_{other}", balance[..., place], there)
         return reward
+
+    def _note(self, name: str, whose: str, column: Tensor, there: Tensor) -> None:
+        """To be logged: mean and deviation over the steps in which the agent takes part."""
+        rows = column[there] if there.any() else column.new_zeros(1)
+        self._statistics[f"{name}/{whose}"] = rows.mean().item()
+        self._statistics[f"{name}_std/{whose}"] = rows.std(correction=0).item()
 
     def _exchanged(self, joint: JointTrajectory, agent: int, module: ReciprocatorModule) -> tuple[Tensor, Tensor]:
         """What an agent received from its co-players and gave to them, both `[T, B, N - 1]` in order of place.

@@ -24,6 +24,9 @@ PARTS = 5
 MATRICES = {
     "gift_share": "share of its reward that the row gives to the column, where it has one",
     "gift_amount": "reward that the row gives to the column, per step",
+    "influence": "value influence of the row on the column, per step; near 0 where agents act as they used to",
+    "influence_std": "its deviation over steps: how much the row's choices matter to the column",
+    "balance": "what the column has done for the row so far in an episode, less what the row has done for it",
     "relationship": "how much the column's actions did for the row, by its own inference (from -1 to 1)",
 }
 """What is shown first, and how it is read; all else that is logged between agents follows under its name."""
@@ -240,7 +243,7 @@ def _matrices(group: Group) -> str:
     found = {
         name: values
         for name, values in group.matrices(PARTS).items()
-        if name.partition("/")[0] not in LEFT_OUT and not name.endswith(("_std", "_count"))
+        if name in MATRICES or (name.partition("/")[0] not in LEFT_OUT and not name.endswith(("_std", "_count")))
     }
     ordered = [name for name in MATRICES if name in found] + [name for name in found if name not in MATRICES]
     blocks = []

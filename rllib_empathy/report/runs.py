@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 POINTS = 120
 """Of a learning curve."""
 
-_BETWEEN_AGENTS = re.compile(r"learner/[^/]+/(.+)/agent_(\d+)_(?:to|on|of)_(\d+)")
+_BETWEEN_AGENTS = re.compile(r"learner/[^/]+/(.+)/agent_(\d+)_to_(\d+)")
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,8 @@ def check_reciprocity(learned: list[dict[str, float]], fitted: bool) -> None:
         assert np.isfinite(values["estimator/policy_cross_entropy"]) == fitted
         for other in range(len(learned)):
             if other != agent:
-                assert values[f"influence/agent_{agent}_on_{other}_std"] > 0
-                assert values[f"balance/agent_{agent}_of_{other}_std"] > 0
-        assert values[f"reciprocal_reward/agent_{agent}_std"] > 0
+                assert values[f"influence_std/agent_{agent}_to_{other}"] > 0
+                assert values[f"balance_std/agent_{agent}_to_{other}"] > 0
+        assert values[f"reciprocal_reward_std/agent_{agent}"] > 0
         added = values["reshaped_reward_mean"] - values["extrinsic_reward_mean"]
-        assert added == pytest.approx(values[f"reciprocal_reward/agent_{agent}_mean"], abs=1e-5)
+        assert added == pytest.approx(values[f"reciprocal_reward/agent_{agent}"], abs=1e-5)

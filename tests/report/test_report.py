@@ -95,6 +95,26 @@ def test_the_report_is_one_sound_file_that_says_who_gave_what(runs, tmp_path):
     assert "lase 2 gives" in text or "blind_gift 0 gives" in text or "Nobody gave" in text
 
 
+def test_influences_are_shown_as_matrices_over_the_run(ray_local, tmp_path):
+    arguments = ["--out", str(tmp_path), "--set", "stop={iterations: 6}", "--set", "name=pair"]
+    games = ["env_config.episode_length=4", "env_runners.num_envs_per_env_runner=4"]
+    arguments += [part for setting in games for part in ("--set", setting)]
+    result = CliRunner().invoke(app, ["train", "reciprocator_ipd", *arguments])
+    assert result.exit_code == 0, result.output
+    (run,) = tmp_path.glob("pair/*")
+    (group,) = group_runs([read_run(run)])
+    found = group.matrices(2)
+    for name in ("influence", "influence_std", "balance"):
+        assert np.isfinite(found[name][:, [0, 1], [1, 0]]).all(), name
+        assert np.isnan(found[name][:, [0, 1], [0, 1]]).all()
+    columns = [run_metrics for run_metrics in group.runs[0].metrics if "influence_std/agent_0_to_1" in run_metrics]
+    assert found["influence_std"][1, 0, 1] == pytest.approx(group.runs[0].metrics[columns[-1]][3:].mean())
+    write_report([run], tmp_path / "report.html", replay=False)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for name in ("influence", "influence std", "balance"):
+        assert f"<h3>{name}</h3>" in text
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt install chromium)")
 def test_a_browser_shows_the_page_without_a_complaint(runs, tmp_path):
     page, picture = tmp_path / "report.html", tmp_path / "page.png"

@@ -98,7 +98,7 @@ def test_reciprocal_rewards_are_scaled_by_the_steps_in_which_an_agent_acts():
         )
         added = after - before
         assert (added**2).mean() == pytest.approx(1, abs=1e-3)
-        logged = [metrics[f"policy_{agent}", f"reciprocal_reward/{name}_{measure}"] for measure in ("mean", "std")]
+        logged = [metrics[f"policy_{agent}", f"reciprocal_reward{measure}/{name}"] for measure in ("", "_std")]
         assert logged == pytest.approx([added.mean(), added.std()], abs=1e-4)
 
 
