@@ -87,7 +87,7 @@ class JointTrajectory:
         return column.unsqueeze(2).expand(*column.shape, column.shape[2]).gather(-1, self.places())
 
     def context_after(self) -> torch.Tensor | None:
-        """What agents kept after each step, `[T, B, N, E]` (torch columns), or None; behind a game's own rows it means nothing."""
+        """What agents kept after each step, `[T, B, N, E]` (torch columns); behind a game's own rows it means nothing."""
         if self.context is None:
             return None
         after = torch.zeros_like(self.context)

@@ -355,9 +355,8 @@ class Counterfactual(_NetworkEstimator):
         first = estimators[0]
         parameters = stack_parameters(estimators)
         x = first._trunk(parameters, rows)
-        rewards, futures = _layer(parameters, "outcome", torch.relu(first._joint(parameters, x, one_hot_actions(rows.actions, first.actions)))).chunk(
-            2, -1
-        )
+        hidden = torch.relu(first._joint(parameters, x, one_hot_actions(rows.actions, first.actions)))
+        rewards, futures = _layer(parameters, "outcome", hidden).chunk(2, -1)
         found = {"reward": rewards, "future": futures, "value": first._values(parameters, x)}
         log_policy = first._log_policy(parameters, x)
         taken = rows.actions[:, :1].expand(len(x), -1, -1)

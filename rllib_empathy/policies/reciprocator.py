@@ -111,8 +111,8 @@ class ReciprocatorOptions(PPOOptions):
 class ReciprocatorModule(ActorCriticModule):
     """The acting network and the estimator of value influence, which runners have only if the policy sees its balances.
 
-    Context: the balances of all co-players in order of place, if the policy sees them, and the number of steps; behind them, noted
-    for the Learner, what these co-players did for the agent in the step before, and what it did for them.
+    Context: the balances of all co-players in order of place, if the policy sees them, and the number of steps; behind them,
+    noted for the Learner, what these co-players did for the agent in the step before, and what it did for them.
     """
 
     def setup(self) -> None:
