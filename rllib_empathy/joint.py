@@ -88,7 +88,7 @@ class JointTrajectory:
 
     def context_after(self) -> torch.Tensor | None:
         """What agents kept after each step, `[T, B, N, E]` (torch columns); behind a game's own rows it means nothing."""
-        if self.context is None:
+        if self.context is None or self.tail_context is None:
             return None
         after = torch.zeros_like(self.context)
         after[:-1] = self.context[1:]

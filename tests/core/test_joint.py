@@ -6,6 +6,7 @@ import pickle
 from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_counts_of_steps():
 
 
 def test_what_agents_keep_after_a_step_is_what_they_know_before_the_next():
-    joint = full(3, whole_episodes=True).to_tensors()
+    joint: Any = full(3, whole_episodes=True).to_tensors()
     after, steps = joint.context_after(), joint.origin["steps"]
     tails = {place: i for i, place in enumerate(zip(joint.tail_steps.tolist(), joint.tail_games.tolist(), strict=True))}
     assert after is not None
