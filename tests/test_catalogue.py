@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from env_registry import SettingError
 from rllib_empathy.cli import app
 from rllib_empathy.experiments.metrics_table import flat_metrics
+from rllib_empathy.studies.analyses import IpdTheory, LaseTheory, SchellingDiagrams
 from rllib_empathy.studies.catalogue import Expectation, catalogue, load_reproduction, trials_to_reproduce
+from rllib_empathy.studies.finished import finished, run_analysis
 from rllib_empathy.studies.measures import measure
 
 ENTRY: dict[str, Any] = {
@@ -35,6 +37,12 @@ ENTRY: dict[str, Any] = {
     "scales": {"small": {}, "paper": {"stop.iterations": 30}},
 }
 
+ANALYSIS_MEASURES = {
+    "lase_theory": LaseTheory.measures,
+    "ipd_theory": IpdTheory.measures,
+    "schelling": SchellingDiagrams.measures,
+}
+
 SCORES = {"a": np.array([10.0, 11, 12]), "b": np.array([1.0, 2, 3])}
 
 
@@ -47,9 +55,12 @@ def written(path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize("name", catalogue())
 def test_every_entry_is_sound_at_both_scales(name, scale):
     reproduction = load_reproduction(name, scale)
+    assert len(reproduction.variants) >= 2
+    if reproduction.experiment is None:
+        return
     trials = trials_to_reproduce(reproduction)
     assert len({trial.experiment.seed for trial in trials}) >= 3
-    assert len({trial.variant for trial in trials}) >= 2
+    assert {trial.variant for trial in trials} == set(reproduction.variants)
     assert catalogue()[name].read_text(encoding="utf-8").startswith("# ")
 
 
@@ -106,8 +117,11 @@ def test_one_seed_decides_nothing():
         ({"expect": [{"variant": "rich", "above": 3, "other_metric": "equality"}]}, "other_metric goes with a variant"),
         ({"shows": ["equaliti"]}, "Unknown metric of variant 'rich' 'equaliti'"),
         ({"metric": "largest_share/cooperation"}, "Did you mean 'largest_share/cooperations'"),
-        ({"study_of": "lase_cleanup"}, "study_of goes without base, experiment and scales"),
-        ({"experiment": None}, "needs an experiment, or study_of"),
+        (
+            {"study_of": "lase_cleanup"},
+            "needs exactly one of experiment, study_of, analysis, has experiment and study_of",
+        ),
+        ({"experiment": None}, "needs exactly one of experiment, study_of, analysis, has none"),
         ({"scales": {"small": {}}}, "scales needs small and paper"),
         ({"scales": {"small": {"stop.iteratons": 3}, "paper": {}}}, "Unknown key in stop 'iteratons'"),
         ({"base": "cleanupp"}, "Unknown experiment 'cleanupp'"),
@@ -139,6 +153,67 @@ def test_what_an_entry_shows_of_learning_is_logged(ray_local, name):
         algorithm.stop()
     row = flat_metrics(result, trial.config.resolved_population(), ["waste_cleaned", "apples_eaten"], seconds=0)
     assert {shown for shown in reproduction.entry.shows if np.isnan(measure(row, shown))} == set()
+
+
+ANALYSES: dict[str, dict[str, Any]] = {
+    "lase_theory": {"starts": 3, "resolution": 6},
+    "ipd_theory": {"starts": 3, "updates": 2},
+    "schelling": {
+        "episodes": 4,
+        "seeds": 3,
+        "games": {
+            "dilemma": {"world": "matrix_game", "env_config": {"payoffs": [3, 0, 5, 1]}},
+            "harmony": {"world": "matrix_game", "env_config": {"payoffs": [4, 3, 2, 1]}},
+        },
+    },
+}
+
+
+def analysis_entry(path: Path, name: str, variant: str, **options: Any) -> Path:
+    head = {key: ENTRY[key] for key in ("title", "paper", "figure", "claim")}
+    entry = {**head, "expect": [{"variant": variant, "above": -9}], "analysis": {name: {**ANALYSES[name], **options}}}
+    path.write_text(yaml.safe_dump(entry), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "number"),
+    [("lase_theory", "IPD", 3), ("ipd_theory", "naive / naive", 3), ("schelling", "dilemma", 3)],
+)
+def test_an_analysis_ends_on_the_page_and_is_kept(name, variant, number, tmp_path, monkeypatch):
+    path = analysis_entry(tmp_path / "entry.yaml", name, variant)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        result = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
+        assert result.exit_code == 0, result.output
+        monkeypatch.setattr("rllib_empathy.studies.finished.run_analysis", None)  # the second time nothing is computed
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert f"| {variant} above -9.0 |" in page
+    assert (tmp_path / "docs" / "results" / "entry_small.png").stat().st_size > 1000
+    found = finished(tmp_path / "runs", load_reproduction(str(path), "small"))
+    assert found is not None
+    for shown in ANALYSIS_MEASURES[name]:
+        scores = found.scores(shown)
+        assert set(scores) == set(found.reproduction.variants)
+        assert all(len(values) == number for values in scores.values())
+    if name == "schelling":
+        assert found.scores("is_dilemma")["dilemma"].all()
+        assert not found.scores("is_dilemma")["harmony"].any()
+
+
+def test_an_analysis_that_is_asked_otherwise_is_run_anew(tmp_path):
+    path = analysis_entry(tmp_path / "entry.yaml", "lase_theory", "IPD")
+    run_analysis(tmp_path, load_reproduction(str(path), "small"))
+    assert finished(tmp_path, load_reproduction(str(path), "small"))
+    analysis_entry(path, "lase_theory", "IPD", starts=4)
+    assert finished(tmp_path, load_reproduction(str(path), "small")) is None
+
+
+def test_players_that_are_not_trained_are_asked_for(tmp_path):
+    games = {"cleanup": {"world": "cleanup", "cooperator": "lase_cleanup/go"}}
+    path = analysis_entry(tmp_path / "entry.yaml", "schelling", "cleanup", games=games)
+    with pytest.raises(SettingError, match="First: rllib-empathy reproduce lase_cleanup --scale small"):
+        run_analysis(tmp_path, load_reproduction(str(path), "small"))
 
 
 def test_unknown_entries_are_named():

@@ -38,7 +38,8 @@ def reproduce(
     """
     prepare()
     from rllib_empathy.studies.catalogue import catalogue, load_reproduction, trials_to_reproduce
-    from rllib_empathy.studies.results_page import finished, last_study, write_page
+    from rllib_empathy.studies.finished import finished, last_study, run_analysis
+    from rllib_empathy.studies.results_page import verdicts_table, write_page
     from rllib_empathy.studies.study_folder import StudyFolder
     from rllib_empathy.tracking.store import store_uri
 
@@ -49,14 +50,19 @@ def reproduce(
                 console.print(f"{known:32}{load_reproduction(known, 'small').entry.title}", highlight=False)
             return
         wanted = [load_reproduction(entry, scale.value) for entry in (catalogue() if name == "all" else [name])]
-        todo = [(found, trials_to_reproduce(found)) for found in wanted if again or not finished(out, found)]
+        todo = [found for found in wanted if again or not finished(out, found)]
+        trials_of = {found.name: trials_to_reproduce(found) for found in todo if found.experiment}
         uri = store_uri(mlflow, out)
         failed = []
         begun: set[str] = set()  # studies that this call has run, and that several entries may show
-        for reproduction, trials in todo:
+        for reproduction in todo:
+            if reproduction.experiment is None:
+                run_analysis(out, reproduction)
+                continue
             if reproduction.experiment.name in begun:
                 continue
             begun.add(reproduction.experiment.name)
+            trials = trials_of[reproduction.name]
             folder = None if again else last_study(out, reproduction)
             if folder is None:
                 folder = StudyFolder.create(out, reproduction.experiment, trials)
@@ -70,7 +76,7 @@ def reproduce(
         write_page(page, there)
         for entry in there:
             if entry.reproduction in wanted:
-                console.print(entry.verdicts())
+                console.print(verdicts_table(entry))
         console.print(f"results: {page}", soft_wrap=True, highlight=False)
         if failed:
             fail("\n".join([f"{len(failed)} trials failed:", *failed]), FAILED)

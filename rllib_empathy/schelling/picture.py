@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,22 @@ CONDITIONS = {
 
 def draw_diagram(diagram: Diagram, title: str, path: Path) -> None:
     """Draws R_c, R_d and the group's mean with 95 % intervals, as a PNG (or SVG, by the path's ending)."""
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axis = figure.subplots()
+    draw_diagrams({title: diagram}, path)
+
+
+def draw_diagrams(diagrams: Mapping[str, Diagram], path: Path) -> None:
+    """Draws several diagrams side by side, each under its name."""
+    columns = min(len(diagrams), 2)
+    rows = -(-len(diagrams) // columns)
+    figure = Figure(figsize=(6.4 * columns, 4.4 * rows), layout="constrained")
+    panels = figure.subfigures(rows, columns, squeeze=False).flatten()
+    for panel, (title, diagram) in zip(panels, diagrams.items(), strict=False):
+        _draw(panel.subplots(), diagram)
+        panel.suptitle(title, x=0.01, ha="left", weight="bold")
+    figure.savefig(path, dpi=130)
+
+
+def _draw(axis: Axes, diagram: Diagram) -> None:
     others = np.arange(len(diagram.cooperators), dtype=np.float64)
     _line(axis, others, diagram.cooperators, COOPERATE, "o-", "cooperates")
     _line(axis, others, diagram.defectors, DEFECT, "s-", "defects")
@@ -40,8 +55,6 @@ def draw_diagram(diagram: Diagram, title: str, path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     axis.set_title(_in_words(diagram.verdict()), loc="left", fontsize=9, color="#555555")
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    figure.savefig(path, dpi=130)
 
 
 def diagram_table(diagram: Diagram) -> Table:

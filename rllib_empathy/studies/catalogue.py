@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from env_registry.parameters import SettingError, Settings, checked, unknown_name
@@ -18,13 +17,11 @@ from rllib_empathy.experiments.experiment import Experiment, find_experiment, me
 from rllib_empathy.experiments.statistics import Estimate, iqm_difference, iqm_estimate
 from rllib_empathy.experiments.study import Overrides, Study
 from rllib_empathy.shipped import shipped
+from rllib_empathy.studies.analyses import Analysis, Scores
 from rllib_empathy.studies.measures import measured_names
 from rllib_empathy.studies.trials import Trial, trials_of
 
 Verdict = Literal["holds", "does not hold", "undecided"]
-
-Scores = dict[str, NDArray[np.float64]]
-"""Variant -> `[K]`, a number for each of its trials."""
 
 
 class Expectation(Settings):
@@ -110,16 +107,19 @@ class CatalogueEntry(Settings):
     base: str | None = Field(
         None, description="an experiment that comes with the package, which the experiment changes"
     )
+    analysis: Analysis | None = Field(None, description="what is computed instead of a study")
     experiment: Overrides | None = Field(None, description="an experiment with a study; its name is the entry's")
     scales: dict[Literal["small", "paper"], Overrides] = Field({}, description="what each scale changes")
 
     @model_validator(mode="after")
-    def _has_a_study(self) -> CatalogueEntry:
-        if self.study_of:
-            if self.base or self.experiment or self.scales:
-                raise ValueError("study_of goes without base, experiment and scales")
-        elif self.experiment is None:
-            raise ValueError("needs an experiment, or study_of")
+    def _has_one_source(self) -> CatalogueEntry:
+        sources = {"experiment": self.experiment, "study_of": self.study_of, "analysis": self.analysis}
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(sources)}, has {' and '.join(given) or 'none'}")
+        if self.experiment is None:
+            if self.base or self.scales:
+                raise ValueError(f"{given[0]} goes without base and scales")
         elif set(self.scales) != {"small", "paper"}:
             raise ValueError("scales needs small and paper, be it {}")
         return self
@@ -127,27 +127,32 @@ class CatalogueEntry(Settings):
 
 @dataclass(frozen=True)
 class Reproduction:
-    """An entry at one scale."""
+    """An entry at one scale; without an experiment if it is an analysis."""
 
     name: str
     scale: Literal["small", "paper"]
     entry: CatalogueEntry
-    experiment: Experiment
+    experiment: Experiment | None
 
     @property
     def study(self) -> Study:
-        """The trials."""
+        """The trials of one that has an experiment."""
+        assert self.experiment is not None
         assert self.experiment.study is not None
         return self.experiment.study
 
     @property
     def metric(self) -> str:
         """What is drawn, and expected something of where nothing else is said."""
-        return self.entry.metric or self.study.metric
+        analysis = self.entry.analysis
+        return self.entry.metric or (analysis.chosen.measures[0] if analysis else self.study.metric)
 
     @property
     def variants(self) -> list[str]:
-        """In the order of the experiment."""
+        """In the order of the experiment or analysis."""
+        if self.entry.analysis:
+            return self.entry.analysis.chosen.variants
+        assert self.experiment is not None
         return list(self.study.variants or [self.experiment.name])
 
     def judged(self, scores: Callable[[str], Scores]) -> list[tuple[Expectation, Verdict, Estimate]]:
@@ -157,6 +162,25 @@ class Reproduction:
             metric = expectation.metric or self.metric
             found.append((expectation, *expectation.judged(scores(metric), scores(expectation.other_metric or metric))))
         return found
+
+    def check(self, known: Mapping[str, list[str]]) -> None:
+        """Checks that all measures are known that it shows or expects something of.
+
+        Args:
+            known: variant -> its measures.
+
+        Raises:
+            SettingError: one is not.
+        """
+        named = [(variant, metric) for variant in known for metric in (self.metric, *self.entry.shows)]
+        for expectation in self.entry.expect:
+            metric = expectation.metric or self.metric
+            named.append((expectation.variant, metric))
+            if isinstance(expectation.other, str):
+                named.append((expectation.other, expectation.other_metric or metric))
+        for variant, metric in named:
+            if metric not in known[variant]:
+                raise unknown_name(f"metric of variant {variant!r}", metric, known[variant])
 
 
 def catalogue() -> dict[str, Path]:
@@ -182,14 +206,19 @@ def load_reproduction(name: str, scale: Literal["small", "paper"]) -> Reproducti
         path = known[name]
     where = f"entry {path}"
     entry = checked(CatalogueEntry, read_yaml(path), where)
-    experiment = (
-        load_reproduction(entry.study_of, scale).experiment if entry.study_of else _experiment(entry, path, scale)
-    )
+    experiment = None
+    if entry.study_of:
+        experiment = load_reproduction(entry.study_of, scale).experiment
+    elif entry.experiment is not None:
+        experiment = _experiment(entry, path, scale)
     reproduction = Reproduction(path.stem, scale, entry, experiment)
     for expectation in entry.expect:
         for variant in (expectation.variant, expectation.other):
             if isinstance(variant, str) and variant not in reproduction.variants:
                 raise unknown_name(f"variant in expect of {where}", variant, reproduction.variants)
+    if entry.analysis:
+        measures = list(entry.analysis.chosen.measures)
+        reproduction.check(dict.fromkeys(reproduction.variants, measures))
     return reproduction
 
 
@@ -212,16 +241,7 @@ def trials_to_reproduce(reproduction: Reproduction) -> list[Trial]:
     Raises:
         SettingError: one of them is impossible, or a measure is not known.
     """
+    assert reproduction.experiment is not None
     trials = trials_of(reproduction.experiment)
-    known = {trial.variant: measured_names(metric_names(trial.experiment, trial.config)) for trial in trials}
-    named = [(variant, metric) for variant in known for metric in (reproduction.metric, *reproduction.entry.shows)]
-    for expectation in reproduction.entry.expect:
-        if expectation.metric:
-            named.append((expectation.variant, expectation.metric))
-        metric = expectation.other_metric or expectation.metric
-        if metric and isinstance(expectation.other, str):
-            named.append((expectation.other, metric))
-    for variant, metric in named:
-        if metric not in known[variant]:
-            raise unknown_name(f"metric of variant {variant!r}", metric, known[variant])
+    reproduction.check({t.variant: measured_names(metric_names(t.experiment, t.config)) for t in trials})
     return trials

@@ -1,0 +1,159 @@
+"""What the catalogue shows without training: theory, and Schelling diagrams of worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from env_registry.parameters import Settings
+
+Scores = dict[str, NDArray[np.float64]]
+"""Variant -> `[K]`, a number for each of its trials, starts or seeds."""
+
+Players = Callable[[str], list[str]]
+"""ENTRY/VARIANT -> the run folders of that variant's trials."""
+
+CONDITIONS = ("all_beats_none", "all_beats_alone", "fear", "greed")
+
+
+class LaseTheory(Settings):
+    """`rllib-empathy theory lase`; variants are the regions of the (T, S) plane and the prisoner's dilemma of the paper."""
+
+    starts: int = Field(30, ge=2, description="random starts in each game")
+    resolution: int = Field(40, ge=3, description="games along each of T and S")
+
+    @property
+    def variants(self) -> list[str]:
+        """The prisoner's dilemma of the paper, and the regions."""
+        from rllib_empathy.theory.lase import REGIONS
+
+        return ["IPD", *REGIONS]
+
+    measures: ClassVar = ("cooperation", "mutual_cooperation", "mutual_defection")
+
+    def run(self, picture: Path, players: Players) -> dict[str, Scores]:
+        """P(C), and how often both cooperate or defect at the end, for each start."""
+        from rllib_empathy.theory.lase import IPD, REGIONS, converge, ends_by_kind, plane, region
+        from rllib_empathy.theory.picture import draw_plane
+
+        games = plane(self.resolution)
+        random = np.random.default_rng(0)
+        ends, _ = converge(random.random((2, self.starts, *games[0].shape)), *games)
+        ipd, _ = converge(random.random((2, self.starts)), *IPD)
+        draw_plane(ends.mean((0, 1)), picture)
+        found: dict[str, Scores] = {name: {} for name in self.measures}
+        of_regions = [ends[:, :, region(*games) == number] for number in range(len(REGIONS))]
+        for name, values in zip(self.variants, (ipd[..., None], *of_regions), strict=True):
+            kinds = ends_by_kind(values)
+            found["cooperation"][name] = values.mean((0, 2))
+            found["mutual_cooperation"][name] = (kinds == 0).mean(1)
+            found["mutual_defection"][name] = (kinds == 1).mean(1)
+        return found
+
+
+class IpdTheory(Settings):
+    """`rllib-empathy theory ipd`; variants are pairs of learners."""
+
+    starts: int = Field(30, ge=2, description="random starts of each pair")
+    updates: int = Field(200, ge=1, description="gradient steps")
+
+    @property
+    def variants(self) -> list[str]:
+        """The pairs."""
+        from rllib_empathy.theory.ipd import PAIRS
+
+        return [pair.name for pair in PAIRS]
+
+    measures: ClassVar = ("reward", "reward/0", "reward/1")
+
+    def run(self, picture: Path, players: Players) -> dict[str, Scores]:
+        """The rewards per step of both agents at the end, for each start."""
+        import torch
+
+        from rllib_empathy.theory.ipd import PAIRS, ascend
+        from rllib_empathy.theory.ipd_summary import draw_courses
+
+        logits = torch.randn(2, self.starts, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        rewards = {pair.name: ascend(logits, pair, 0.96, self.updates)[0].numpy() for pair in PAIRS}
+        draw_courses(rewards, picture)
+        mean = {name: course[-1].mean(0) for name, course in rewards.items()}
+        first, second = ({name: course[-1][agent] for name, course in rewards.items()} for agent in range(2))
+        return dict(zip(self.measures, (mean, first, second), strict=True))
+
+
+class SchellingGame(Settings):
+    """One diagram."""
+
+    world: str = Field(description="a world's name")
+    env_config: dict[str, Any] = Field({}, description="its rules")
+    cooperator: str = Field(
+        "cooperator", description="a kind that needs no training, or ENTRY/VARIANT of the catalogue"
+    )
+    defector: str = Field("defector", description="the same")
+
+
+class SchellingDiagrams(Settings):
+    """`rllib-empathy schelling`; variants are games."""
+
+    games: dict[str, SchellingGame] = Field(min_length=1, description="name -> world and players")
+    episodes: int = Field(40, ge=2, description="of each mixture and seed")
+    seeds: int = Field(5, ge=2, description="of worlds, or trials of trained players")
+
+    @property
+    def variants(self) -> list[str]:
+        """The games."""
+        return list(self.games)
+
+    measures: ClassVar = ("is_dilemma", *CONDITIONS)
+
+    def run(self, picture: Path, players: Players) -> dict[str, Scores]:
+        """The differences of mean returns that make a dilemma, for each seed; 1 in `is_dilemma` if the signs are those of one."""
+        from rllib_empathy.schelling.diagram import Diagram
+        from rllib_empathy.schelling.picture import draw_diagrams
+        from rllib_empathy.schelling.playing import play_mixtures
+
+        found: dict[str, Scores] = {name: {} for name in self.measures}
+        together = {}
+        for name, game in self.games.items():
+            pairs = zip(*(self._seeds(who, players) for who in (game.cooperator, game.defector)), strict=True)
+            diagrams = [
+                play_mixtures(game.world, game.env_config, cooperator, defector, self.episodes, seed)
+                for seed, (cooperator, defector) in enumerate(pairs)
+            ]
+            verdicts = [diagram.verdict() for diagram in diagrams]
+            for condition in CONDITIONS:
+                found[condition][name] = np.array([getattr(each, condition).difference.value for each in verdicts])
+            both, alone, fear, greed = (found[condition][name] > 0 for condition in CONDITIONS)
+            found["is_dilemma"][name] = (both & alone & (fear | greed)).astype(np.float64)
+            together[name] = Diagram(*(np.concatenate(rows, 1) for rows in zip(*diagrams, strict=True)))
+        draw_diagrams(together, picture)
+        return found
+
+    def _seeds(self, player: str, players: Players) -> list[str]:
+        trained = players(player) if "/" in player else [player] * self.seeds
+        return trained[: self.seeds]
+
+
+class Analysis(Settings):
+    """Exactly one of these."""
+
+    lase_theory: LaseTheory | None = None
+    ipd_theory: IpdTheory | None = None
+    schelling: SchellingDiagrams | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Analysis:
+        if sum(value is not None for _, value in self) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(Analysis.model_fields)}")
+        return self
+
+    @property
+    def chosen(self) -> LaseTheory | IpdTheory | SchellingDiagrams:
+        """That one."""
+        found: LaseTheory | IpdTheory | SchellingDiagrams = next(value for _, value in self if value is not None)
+        return found
