@@ -24,7 +24,8 @@ from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
 from env_registry.random_streams import below, seed_streams
 from env_registry.registry import name_of
-from env_registry.wrappers import Wrapper
+from env_registry.unchecked import unchecked
+from env_registry.wrappers import Environment, Wrapper
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class PettingZooWorld:
             raise ValueError(f"num_games = {num_games}: at least one game is needed.")
         self.name = name_of(env)
         self.reuse = reuse
-        self._make_env = partial(parallel_env, env, wrappers, **env_config)
+        self._make_checked_env = partial(parallel_env, env, wrappers, **env_config)
         self._played = np.zeros(num_games, np.bool_)  # whose environment has been used already
         self.envs = [self._make_env() for _ in range(num_games)]
         first = self.envs[0]
@@ -200,6 +201,9 @@ class PettingZooWorld:
         return np.asarray(picture, np.uint8)
 
     # -- one game
+
+    def _make_env(self) -> Environment:
+        return unchecked(self._make_checked_env())
 
     def _restart(self, game: int) -> None:
         self._start(game, below(self._streams, game, 1 << 31))

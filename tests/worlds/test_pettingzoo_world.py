@@ -11,10 +11,13 @@ import pytest
 import supersuit
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Sequence, Tuple
 from gymnasium.spaces.utils import flatten
+from pettingzoo.utils.conversions import aec_to_parallel
+from pettingzoo.utils.wrappers import BaseWrapper, OrderEnforcingWrapper
 
 import env_registry
 from env_registry import SettingError, Step, World, parallel_env
 from env_registry.pettingzoo_world import PettingZooWorld
+from env_registry.unchecked import CHECKS, unchecked
 from tests.worlds.small_games import ScriptedGame, UnlikeGame, unlike_game
 
 KNIGHTS = "butterfly/knights_archers_zombies-v11"
@@ -114,6 +117,24 @@ def test_plays_what_the_environment_plays(name):
         shown = step.observations
     assert ended >= 2
     assert (died > 0) == (name in ("agents that die", "by module", "agents that join"))
+
+
+def test_nobody_checks_what_the_world_guarantees():
+    env = parallel_env("mpe2.simple_spread_v3", ["frame_stack_v1"])
+    checked, inside = env.env.aec_env, env.unwrapped
+    assert isinstance(checked, CHECKS)
+    assert isinstance(checked.env, CHECKS)
+    assert unchecked(env) is env
+    assert env.env.aec_env is inside
+
+    class Own(BaseWrapper):
+        """Somebody else's wrapper, which may do anything."""
+
+    own = Own(inside)
+    env = aec_to_parallel(OrderEnforcingWrapper(own))
+    assert unchecked(env).aec_env is own
+    for other in (ScriptedGame(), parallel_env("cleanup")):
+        assert unchecked(other) is other
 
 
 def test_agrees_with_supersuits_vectorisation_where_that_works():
