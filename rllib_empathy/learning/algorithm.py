@@ -59,7 +59,6 @@ class Empathy(Algorithm):
     def setup(self, config: Any) -> None:
         """Builds runners and Learners."""
         self._next_probe: dict[int, float] = {}  # by group of runners
-        self._population_changed = False
         super().setup(config)
 
     def training_step(self) -> None:
@@ -92,7 +91,7 @@ class Empathy(Algorithm):
         check_change(self.config.resolved_population(), config.resolved_population())
         gone = set(self.config.policies) - set(config.policies)
         config.freeze()
-        self.config, self._population_changed = config, True
+        self.config = config
         spec = config.population_spec
         for answer in self.learner_group.foreach_learner(lambda learner: learner.change_population(spec)):
             answer.get()
@@ -141,7 +140,7 @@ class Empathy(Algorithm):
         if monotonic() < self._next_probe.get(id(env_runner_group), 0.0):
             return []
         restored = super().restore_env_runners(env_runner_group)
-        if restored and self._population_changed:  # they were built again as they were at the start
+        if restored:  # they were built again as they were at the start
             spec = self.config.population_spec
             env_runner_group.foreach_env_runner(
                 lambda runner: runner.change_population(spec), remote_worker_ids=restored, local_env_runner=False

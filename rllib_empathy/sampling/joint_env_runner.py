@@ -60,6 +60,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         self.population = self.config.resolved_population()
         self.world: World = None  # type: ignore[assignment]  # made when first needed
         self._weights_seq_no = 0
+        self._is_new = self._restarted()  # and does not know whom it has to play
         if self.worker_index:  # in a process of its own
             return_freed_memory()
         self._generator = torch.Generator()
@@ -91,7 +92,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         self.config = self.config.copy(copy_frozen=False).population(population)
         self.population = self.config.resolved_population()
         self.make_module()
-        self._weights_seq_no = 0
+        self._weights_seq_no, self._is_new = 0, False
         if self.world is not None:
             self._begin_anew()
 
@@ -126,6 +127,10 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         """
         if random_actions:
             raise ValueError("This runner has no random_actions; put agents of kind 'random' into the population.")
+        if (
+            self._is_new
+        ):  # RLlib has not noticed the restart; it does now, and the algorithm brings the runner up to date
+            raise RuntimeError("This runner replaces one that died: it plays when it has been told the population.")
         explore = self.config.explore if explore is None else explore
         if self.world is None:
             self.make_env()

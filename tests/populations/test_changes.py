@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
+from time import sleep
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
+from ray.exceptions import RayActorError
 
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.checkpoints import read_agent
@@ -92,4 +98,26 @@ def test_on_remote_runners_and_with_several_learners(ray_local):
         )
     ]
     np.testing.assert_equal(replicas[0], replicas[1])
+
+    # A runner that comes back before anybody notices that it was gone.
+    group = algorithm.env_runner_group
+    (process,) = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+    os.kill(process, signal.SIGKILL)
+    wait_for_restart(group._worker_manager.actors()[1], process)
+    assert group.num_healthy_remote_env_runners() == 1
+    assert set(algorithm.train()["learners"]) == set(result["learners"])
+    acting = group.foreach_env_runner(
+        lambda runner: {mid: runner.module[mid].get_state() for mid in sorted(runner.module.keys())}
+    )
+    np.testing.assert_equal(acting[1], acting[0])
+    assert set(acting[1]) == set(names[0])
     algorithm.stop()
+
+
+def wait_for_restart(actor: Any, earlier: int) -> None:
+    """Until it answers from another process."""
+    now = earlier
+    while now == earlier:
+        sleep(0.1)
+        with suppress(RayActorError):
+            now = ray.get(actor.apply.remote(lambda runner: os.getpid()), timeout=120)
