@@ -26,10 +26,10 @@ EXPERIMENT: dict[str, Any] = {
     "name": "small",
     "environment": "iterated_prisoners_dilemma",
     "env_config": {"episode_length": 5},
-    "population": "a2c",
+    "population": ["blind_gift", "a2c"],
     "training": {"network": {"hidden": [4], "memory": "gru", "memory_size": 4}},
     "env_runners": {"num_envs_per_env_runner": 2, "rollout_fragment_length": 5},
-    "stop": {"iterations": 3},
+    "stop": {"iterations": 5},
     "study": {"seeds": [0, 1], "max_concurrent_trials": 1},
 }
 
@@ -87,7 +87,15 @@ def test_a_run_and_a_study_are_in_the_store_with_their_trials(out, client):
         assert run.data.params["environment"] == "iterated_prisoners_dilemma"
         assert run.data.params["training.network.hidden"] == "[4]"
         names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-        assert {"experiment.yaml", "resolved.yaml", "versions.json", "metrics.csv", "checkpoints"} <= names
+        files = {
+            "experiment.yaml",
+            "resolved.yaml",
+            "versions.json",
+            "metrics.csv",
+            "between_agents.png",
+            "checkpoints",
+        }
+        assert files <= names
     assert trial.data.params["seed"] == "1"
 
 
@@ -125,11 +133,11 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(out, client):
     before = {run.info.run_id for run in runs(client).values()}
     (folder,) = (path.parent for path in (out / "small").glob("*/metrics.csv"))
     uri = f"sqlite:///{out / 'mlflow.db'}"
-    assert call("train", "--resume", folder, "--set", "stop.iterations=5", "--mlflow", uri).exit_code == 0
+    assert call("train", "--resume", folder, "--set", "stop.iterations=7", "--mlflow", uri).exit_code == 0
     after = runs(client)
     assert {run.info.run_id for run in after.values()} == before
     history = client.get_metric_history(after[folder.name].info.run_id, "env_steps")
-    assert [point.step for point in history] == [1, 2, 3, 4, 5]
+    assert [point.step for point in history] == [1, 2, 3, 4, 5, 6, 7]
 
 
 # -- stores that fail

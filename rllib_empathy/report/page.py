@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from env_registry.grid import agent_colours
+from rllib_empathy.experiments.between_agents import PARTS
 from rllib_empathy.experiments.curves import COLOURS
 from rllib_empathy.experiments.metrics_table import is_outcome, labels
 from rllib_empathy.experiments.statistics import Estimate
@@ -17,9 +18,6 @@ from rllib_empathy.report.replay import animation, play_episode
 from rllib_empathy.report.runs import Floats, Group, group_runs, read_run
 from rllib_empathy.report.svg import Curve, gift_graph, line_chart, matrix, number
 from rllib_empathy.sampling.episodes import SOCIAL
-
-PARTS = 5
-"""Moments of a run that matrices are shown at."""
 
 MATRICES = {
     "gift_share": "share of its reward that the row gives to the column, where it has one",

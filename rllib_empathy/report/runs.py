@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_empathy.experiments.between_agents import between_agents
 from rllib_empathy.experiments.curves import smoothed
 from rllib_empathy.experiments.errors import RunFolderError
 from rllib_empathy.experiments.experiment import Experiment, load_experiment
@@ -23,8 +23,6 @@ Floats = NDArray[np.float64]
 
 POINTS = 120
 """Of a learning curve."""
-
-_BETWEEN_AGENTS = re.compile(r"learner/[^/]+/(.+)/agent_(\d+)_to_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -96,19 +94,9 @@ class Group:
 
         NaN where nothing is known, on the diagonal for one.
         """
-        agents = len(self.agents)
         found: dict[str, list[Floats]] = {}
         for run in self.runs:
-            of_run: dict[str, Floats] = {}
-            for column, values in run.metrics.items():
-                match = _BETWEEN_AGENTS.fullmatch(column)
-                if match and len(values) >= parts:
-                    name, one, other = match[1], int(match[2]), int(match[3])
-                    matrix = of_run.setdefault(name, np.full((parts, agents, agents), np.nan))
-                    for part, chunk in enumerate(np.array_split(values, parts)):
-                        known = chunk[~np.isnan(chunk)]
-                        matrix[part, one, other] = known.mean() if len(known) else np.nan
-            for name, matrix in of_run.items():
+            for name, matrix in between_agents(run.metrics, parts).items():
                 found.setdefault(name, []).append(matrix)
         return {name: np.mean(matrices, 0) for name, matrices in found.items()}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rllib_empathy.experiments.between_agents import draw_between_agents
 from rllib_empathy.experiments.experiment import Experiment, load_experiment
 from rllib_empathy.experiments.metrics_table import is_curated, read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder
@@ -208,7 +209,13 @@ class Tracker:
         for name in _FILES:
             if (followed.folder / name).exists():
                 store.log_artifact(followed.run_id, str(followed.folder / name))
-        last = RunFolder(followed.folder).last_checkpoint()
+        run = RunFolder(followed.folder)
+        if run.metrics.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                picture = Path(folder) / "between_agents.png"
+                if draw_between_agents(read_metrics(run.metrics), picture):
+                    store.log_artifact(followed.run_id, str(picture))
+        last = run.last_checkpoint()
         if last is not None:
             store.log_artifacts(followed.run_id, str(last), f"checkpoints/{last.name}")
         store.set_terminated(followed.run_id, status)
