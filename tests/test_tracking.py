@@ -174,7 +174,7 @@ def test_a_store_that_fails_amid_a_run_costs_nothing(ray_local, tmp_path, monkey
     assert result.exit_code == 0, result.output
     assert "has not got all of it (RuntimeError: the server is gone). Nothing is lost" in result.stderr
     (folder,) = map(RunFolder, (tmp_path / "small").iterdir())
-    np.testing.assert_array_equal(read_metrics(folder.metrics)["iteration"], [1, 2, 3])
+    np.testing.assert_array_equal(read_metrics(folder.metrics)["iteration"], [1, 2, 3, 4, 5])
     assert folder.last_checkpoint() is not None
 
 
