@@ -113,6 +113,7 @@ class PettingZooWorld:
 
         Raises:
             ValueError: actions of a wrong shape, type or range; a reward that is not a finite number.
+            SettingError: agents who play are missing in what the environment says of a step, or were not announced.
         """
         choices = int(self.action_space.n)
         described = f"Actions of {self.name}: 0 ... {choices - 1}"
@@ -218,7 +219,7 @@ class PettingZooWorld:
         env = self.envs[game]
         observations, _ = env.reset(seed=seed)
         self.alive[game] = [agent in env.agents for agent in self.possible_agents]
-        self._see(game, observations)
+        self._see(game, observations, set(env.agents))
 
     def _replay(self, game: int, seed: int, clock: int) -> None:
         self._start(game, seed)
@@ -245,18 +246,34 @@ class PettingZooWorld:
         ended = {a for a in self.possible_agents if terminations.get(a) or truncations.get(a)}
         staying = set(env.agents) - ended
         for number, agent in enumerate(self.possible_agents):
+            if agent in taking_part & staying and agent not in paid:
+                raise self._missing(agent, "no reward")
             rewards[number] = paid.get(agent, 0.0)
             cut_off = not staying and agent in ended and not terminations.get(agent)
             self.alive[game, number] = agent in staying or cut_off
             if self.event_names and "events" in infos.get(agent, ()):
                 events[:, number] = [infos[agent]["events"][name] for name in self.event_names]
-        self._see(game, observations)
+        self._see(game, observations, staying)
         return not staying
 
-    def _see(self, game: int, observations: Mapping[str, Any]) -> None:
+    def _see(self, game: int, observations: Mapping[str, Any], playing: set[str]) -> None:
         for number, agent in enumerate(self.possible_agents):
             if agent in observations:
                 self._layout.write(agent, observations[agent], self._observations[game, number])
+            elif agent in playing:
+                raise self._missing(agent, "no observation")
+        strangers = playing.difference(self.possible_agents)
+        if strangers:
+            raise SettingError(
+                f"{self.name} lets {sorted(strangers)} play, who are not among its possible_agents {self.possible_agents}. List "
+                "there everybody who may ever appear."
+            )
+
+    def _missing(self, agent: str, what: str) -> SettingError:
+        return SettingError(
+            f"{self.name} gave {agent!r} {what}, though it plays on. Give everybody in `agents` one in every step, or take who "
+            "leaves the game out of `agents`."
+        )
 
     def _record(self, actions: Array) -> None:
         if self._clock.max() == self._actions.shape[1]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray import tune
@@ -233,6 +234,37 @@ class Nobody(Ferry):
         self.possible_agents = []
 
 
+class Paid(Ferry):
+    """Pays whole numbers."""
+
+    def step(self, action_dict: dict[str, Any]) -> Any:
+        seen, rewards, *rest = super().step(action_dict)
+        return seen, {agent: round(reward) for agent, reward in rewards.items()}, *rest
+
+
+class Spoken(Ferry):
+    """The captain hears any number of words."""
+
+    def __init__(self, env_config: Any = None) -> None:
+        super().__init__(env_config)
+        self.observation_spaces["captain"] = Sequence(Discrete(5))
+
+
+class Steered(Ferry):
+    """The captain turns a wheel."""
+
+    def __init__(self, env_config: Any = None) -> None:
+        super().__init__(env_config)
+        self.action_spaces["captain"] = Box(-1, 1, (1,), np.float32)
+
+
+def test_integer_rewards_stop_the_run(ray_local):
+    algorithm = with_gifting(own_config(Paid), KINDS).build_algo()
+    with pytest.raises(SettingError, match=r"was paid .*int.*float\(reward\)"):
+        algorithm.train()
+    algorithm.stop()
+
+
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "DQN": (lambda: DQNConfig().environment(Ferry), KINDS, "DQNConfig cannot be given gifts"),
     "APPO": (lambda: APPOConfig().environment(Ferry), KINDS, "APPOConfig cannot be given gifts"),
@@ -251,6 +283,13 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
         own_config,
         {"captain": "inequity_averse"},
         "'inequity_averse' .* whole episodes.*'complete_episodes'",
+    ),
+    "observations without a size": (lambda: own_config(Spoken), KINDS, "'captain' observes Sequence.*no fixed size"),
+    "continuous actions, LASE": (lambda: own_config(Steered), KINDS, "'lase' need Discrete actions"),
+    "continuous actions, Reciprocators": (
+        lambda: whole_episodes().environment(Steered),
+        {"deckhand": "reciprocator"},
+        "'reciprocator' need Discrete actions",
     ),
     "shared among unlike co-players": (own_config, {"passengers": "lase"}, "need co-players with like actions"),
 }

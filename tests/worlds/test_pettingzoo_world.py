@@ -347,6 +347,48 @@ def test_rewards_have_to_be_finite(reward):
         world.step(np.zeros((2, 1), int))
 
 
+class Negligent(ScriptedGame):
+    """Leaves bob out of one of its answers, or lets a stranger play."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def reset(self, seed=None, options=None):
+        observations, infos = super().reset(seed, options)
+        if self.fault == "no first observation":
+            del observations["bob"]
+        return observations, infos
+
+    def step(self, actions):
+        answer = super().step(actions)
+        if self.fault in ("no observation", "no reward"):
+            del answer[self.fault == "no reward"]["bob"]
+        if self.fault == "stranger":
+            self.agents = [*self.agents, "dan"]
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("no first observation", "gave 'bob' no observation, though it plays on"),
+        ("no observation", "gave 'bob' no observation, though it plays on"),
+        ("no reward", "gave 'bob' no reward, though it plays on"),
+        ("stranger", r"lets \['dan'\] play, who are not among its possible_agents"),
+    ],
+)
+def test_missing_agents_are_named(fault, message):
+    world = PettingZooWorld(Negligent, num_games=2, fault=fault)
+
+    def play_a_step():
+        world.reset(seed=0)
+        world.step(np.zeros((2, 3), int))
+
+    with pytest.raises(SettingError, match=f"Negligent {message}"):
+        play_a_step()
+
+
 @pytest.mark.parametrize(
     ("actions", "message"),
     [
