@@ -16,10 +16,10 @@ from torch import Tensor
 from rllib_empathy.joint import JointTrajectory, rows_of
 from rllib_empathy.learning.distributed import average
 from rllib_empathy.policies.actor_critic import ActorCriticKind, ActorCriticModule, Minibatch
-from rllib_empathy.policies.networks import Parameters, State, evaluate
+from rllib_empathy.policies.networks import Parameters, State, evaluate, in_pieces
 
-ROWS_AT_ONCE = 8192
-"""Rows per forward pass when values of a whole batch are computed; bounds the memory for activations."""
+ROWS_AT_ONCE = 2048
+"""Rows per forward pass when values of a whole batch are computed: what lies between layers stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def trajectory_values(
     tail_inputs = group.inputs(None if joint.tail_context is None else joint.tail_context.unsqueeze(0), tails)
     modules, per_module = group.agents.shape
     if not module.is_stateful():
-        values = _in_pieces(module, parameters, observations.flatten(1, 2), inputs.flatten(1, 2))
-        last = _in_pieces(module, parameters, tails[:, 0], tail_inputs[:, 0])
+        values = _values(module, parameters, observations.flatten(1, 2), inputs.flatten(1, 2))
+        last = _values(module, parameters, tails[:, 0], tail_inputs[:, 0])
         return values.reshape(observations.shape[:3]), last.reshape(modules, per_module, -1).transpose(1, 2)
 
     # With memory, a tail's value needs the state after the step before it: time is cut behind those steps. The last step is
@@ -138,14 +138,14 @@ def trajectory_values(
     return torch.cat(pieces, 1), tail_values
 
 
-def _in_pieces(module: ActorCriticModule, parameters: Parameters, observations: Tensor, inputs: Tensor) -> Tensor:
+def _values(module: ActorCriticModule, parameters: Parameters, observations: Tensor, inputs: Tensor) -> Tensor:
     """Values `[G, M]` of rows `[G, M, ...]`."""
-    pieces = zip(observations.split(ROWS_AT_ONCE, 1), inputs.split(ROWS_AT_ONCE, 1), strict=True)
-    values = [
-        evaluate(module.architecture, parameters, seen.unsqueeze(1), inputs=beside.unsqueeze(1)).values[:, 0]
-        for seen, beside in pieces
-    ]
-    return torch.cat(values, 1)
+
+    def values(seen: Tensor, beside: Tensor) -> tuple[Tensor]:
+        seen, beside = seen.unsqueeze(1), beside.unsqueeze(1)
+        return (evaluate(module.architecture, parameters, seen, inputs=beside).values[:, 0],)
+
+    return in_pieces(values, ROWS_AT_ONCE, observations, inputs)[0]
 
 
 def group_batch(

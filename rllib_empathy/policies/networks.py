@@ -10,10 +10,10 @@ Shapes: G agents, T steps, M rows (games), A actions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ ALWAYS_AS_MATRIX = 9
 
 LARGEST_WINDOW_AS_MATRIX = 25
 """Cells of a window up to which the matrix, zeros and all, beats one convolution per agent for few rows ..."""
+
+FEW_OUTPUTS = 16
+"""Width of a layer up to which `linear` puts the weights on the left."""
 
 MOST_ROWS_AS_MATRIX = 256
 """... namely up to this many (measured: benchmarks, "convolutions")."""
@@ -199,12 +202,11 @@ def evaluate(
         assert state is not None
         x, state = _remember(architecture, parameters, x.reshape(agents, steps, rows, -1), state, starts)
         x = x.reshape(agents, steps * rows, -1)
-    # Weights on the left: a product with so few columns on the right would have a very slow gradient.
-    heads = torch.baddbmm(parameters["heads.bias"].unsqueeze(2), parameters["heads.weight"], x.transpose(1, 2))
-    logits, values, slopes = heads.split((architecture.num_actions, 1, architecture.critic_inputs), 1)
+    heads = linear(x, parameters["heads.weight"], parameters["heads.bias"])
+    logits, values, slopes = heads.split((architecture.num_actions, 1, architecture.critic_inputs), -1)
     if architecture.critic_inputs:
-        values = values + (slopes * critic_inputs.transpose(1, 2)).sum(1, keepdim=True)
-    logits = logits.transpose(1, 2).reshape(agents, steps, rows, -1)
+        values = values + (slopes * critic_inputs).sum(-1, keepdim=True)
+    logits = logits.reshape(agents, steps, rows, -1)
     return Evaluation(logits.contiguous(), values.reshape(agents, steps, rows), state)
 
 
@@ -221,7 +223,40 @@ def encode(architecture: Architecture, parameters: Parameters, observations: Ten
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W' + b for G agents: `[G, M, in]`, `[G, out, in]`, `[G, out]` -> `[G, M, out]`."""
+    if weight.shape[1] <= FEW_OUTPUTS:
+        return cast(Tensor, _FewOutputs.apply(x, weight, bias))
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+class _FewOutputs(torch.autograd.Function):
+    """`linear` for few outputs: products with so few columns on the right, as autograd makes them of it, are very slow."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        context.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(2), weight, x.transpose(1, 2)).transpose(1, 2).contiguous()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = context.saved_tensors
+        of_x, of_weight, of_bias = context.needs_input_grad
+        return (
+            torch.bmm(gradient, weight) if of_x else None,
+            torch.bmm(gradient.transpose(1, 2), x) if of_weight else None,
+            gradient.sum(1) if of_bias else None,
+        )
+
+
+def in_pieces(function: Callable[..., tuple[Tensor, ...]], rows: int, *columns: Tensor) -> tuple[Tensor, ...]:
+    """`function(*columns)` computed for so many rows at a time, so that what lies between its layers stays in the cache.
+
+    Args:
+        function: columns `[G, M, ...]` -> columns `[G, M, ...]`, row by row.
+        rows: at most this many.
+        columns: what it is given.
+    """
+    pieces = [function(*piece) for piece in zip(*(column.split(rows, 1) for column in columns), strict=True)]
+    return tuple(torch.cat(column, 1) for column in zip(*pieces, strict=True))
 
 
 def convolution_matrix(weight: Tensor, height: int, width: int, padding: str) -> Tensor:

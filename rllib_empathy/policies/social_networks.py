@@ -14,7 +14,6 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from env_registry.parameters import SettingError
 from rllib_empathy.policies.kind import WorldFacts
@@ -131,15 +130,17 @@ def social_logits(parameters: Parameters, features: Tensor) -> Tensor:
 
 def joint_one_hot(actions: Tensor, joint_actions: Sequence[int]) -> Tensor:
     """One-hot joint actions `[..., sum of all A]` from actions `[..., N]` in order of place."""
-    pieces = [functional.one_hot(actions[..., place], count) for place, count in enumerate(joint_actions)]
-    return torch.cat(pieces, -1)
+    first = torch.tensor([sum(joint_actions[:place]) for place in range(len(joint_actions))], device=actions.device)
+    one_hot = torch.zeros(*actions.shape[:-1], sum(joint_actions), device=actions.device)
+    return one_hot.scatter_(-1, actions + first, 1.0)
 
 
 def joint_action_values(
     parameters: Parameters, features: Tensor, actions: Tensor, joint_actions: Sequence[int]
 ) -> Tensor:
     """Q(o, a) `[G, M]` of joint actions `[G, M, N]` (in order of place)."""
-    return _critic_out(parameters, torch.relu(_critic_hidden(parameters, features, actions, joint_actions)))
+    hidden = torch.relu(_critic_hidden(parameters, features, actions, joint_actions))
+    return linear(hidden, parameters["critic_out.weight"], parameters["critic_out.bias"]).squeeze(2)
 
 
 def counterfactual_values(
@@ -157,15 +158,15 @@ def counterfactual_values(
         joint_actions: number of actions by place.
     """
     hidden = _critic_hidden(parameters, features, actions, joint_actions)
-    columns = parameters["critic_actions.weight"].transpose(1, 2).split(list(joint_actions), 1)  # by place [G, A_k, H]
+    of_actions = parameters["critic_actions.weight"].transpose(1, 2).contiguous()
+    columns = of_actions.split(list(joint_actions), 1)  # by place [G, A_k, H]
+    out, bias = parameters["critic_out.weight"].transpose(1, 2), parameters["critic_out.bias"].unsqueeze(1)
     values = []
     for place in range(1, len(joint_actions)):
-        taken = functional.one_hot(actions[..., place], joint_actions[place]).to(hidden.dtype)
-        without = hidden - torch.bmm(taken, columns[place])
+        taken = actions[..., place : place + 1].expand_as(hidden)
+        without = hidden - columns[place].gather(1, taken)
         alternatives = columns[place].unsqueeze(2).unbind(1)  # one after the other: what stays in the cache is fast
-        values.append(
-            torch.stack([_critic_out(parameters, torch.relu(without + column)) for column in alternatives], -1)
-        )
+        values.append(torch.cat([torch.bmm((without + column).relu_(), out) for column in alternatives], -1) + bias)
     return values
 
 
@@ -213,8 +214,3 @@ def _critic_hidden(parameters: Parameters, features: Tensor, actions: Tensor, jo
     state = linear(features, parameters["critic_hidden.weight"], parameters["critic_hidden.bias"])
     one_hot = joint_one_hot(actions, joint_actions).to(state.dtype)
     return torch.baddbmm(state, one_hot, parameters["critic_actions.weight"].transpose(1, 2))
-
-
-def _critic_out(parameters: Parameters, hidden: Tensor) -> Tensor:
-    weight, bias = parameters["critic_out.weight"], parameters["critic_out.bias"]
-    return torch.baddbmm(bias.unsqueeze(1), hidden, weight.transpose(1, 2)).squeeze(2)

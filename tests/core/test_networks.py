@@ -21,6 +21,7 @@ from rllib_empathy.policies.networks import (
     convolution_matrix,
     evaluate,
     initial_state,
+    linear,
     prepare,
     stack_parameters,
 )
@@ -364,3 +365,13 @@ def test_numbers_beside_the_observation(shape, memory, inputs, critic_inputs):
     assert torch.equal(without.logits, nothing.logits)
     if not inputs:
         assert torch.equal(without.logits, answer.logits)  # the policy does not see what only the value sees
+
+
+@pytest.mark.parametrize("outputs", [1, 7, 16, 17])
+def test_layers_have_the_gradients_of_plain_products(outputs):
+    x, weight, bias = (torch.randn(3, *shape, dtype=torch.float64) for shape in ((5, 4), (outputs, 4), (outputs,)))
+    arguments = [each.requires_grad_() for each in (x, weight, bias)]
+    expected = torch.stack([x[g] @ weight[g].T + bias[g] for g in range(3)])
+    torch.testing.assert_close(linear(x, weight, bias), expected)
+    assert torch.autograd.gradcheck(linear, arguments)
+    assert torch.autograd.gradgradcheck(linear, arguments)
