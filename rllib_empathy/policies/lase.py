@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any, cast
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class LASE(PPO):
         self.recent: deque[JointTrajectory] = deque(maxlen=options.buffer_size)
         self._shares: dict[int, Tensor] = {}
         self._statistics: dict[str, float] = {}
-        self._learned: dict[str, float] = {}
+        self._order: torch.Generator | None = None  # of shuffled co-players
 
     @classmethod
     def check_spaces(cls, observation_space: Any, action_space: Any, options: Any) -> None:
@@ -107,8 +108,11 @@ class LASE(PPO):
         self.iteration += 1
         self.recent.append(joint)
         self._statistics = {"replay_bytes": float(sum(each.nbytes() for each in self.recent))}
+        if self.options.shuffled and self._order is None:
+            self._order = torch.Generator().manual_seed(torch.initial_seed() ^ crc32(self.module_id.encode()))
+        networks = modules[self.module_id].social
         for agent in self.agents:
-            relationships, inferred = infer_relationships(modules[self.module_id].social, self.options, joint, agent)
+            relationships, inferred = infer_relationships(networks, self.options, joint, agent, self._order)
             self._shares[agent] = gift_row(relationships, agent)
             self._log_relationships(agent, relationships, inferred)
 
@@ -116,7 +120,7 @@ class LASE(PPO):
         return self._shares[agent]
 
     def statistics(self) -> dict[str, float]:
-        return {**self._statistics, **self._learned}
+        return self._statistics
 
     def _log_relationships(self, agent: int, relationships: Tensor, inferred: Tensor) -> None:
         """Means and standard deviations over the steps in which something was inferred, and how often that was nothing."""
@@ -144,26 +148,22 @@ class LASE(PPO):
         if len(first.recent) > 1:
             joint = first.recent[int(torch.randint(len(first.recent), (1,), generator=generator))]
         networks = [cast(LASEModule, module).social for module in group.modules]
-        statistics: Statistics = {}
-        for loss, latest in social_losses(networks, [kind.options for kind in kinds], group.agents, joint, generator):
-            yield loss, latest
-            statistics = latest
-        for kind, numbers in zip(kinds, torch.stack(list(statistics.values()), 1).tolist(), strict=True):
-            kind._learned = dict(
-                zip(statistics, numbers, strict=True)
-            )  # logged until the next update of these networks
+        yield from social_losses(networks, [kind.options for kind in kinds], group.agents, joint, generator)
 
     def get_state(self) -> dict[str, Any]:
-        """Iteration and recent trajectories."""
+        """Iteration, recent trajectories, and the source of shuffled orders."""
         recent = list(self.recent) if self.options.buffer_size > 1 else []
         return {
             "iteration": self.iteration,
-            "learned": self._learned,
             "recent": [joint.map(lambda column: column.cpu().numpy()) for joint in recent],
+            "order": None if self._order is None else self._order.get_state().numpy(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues from `get_state`'s answer."""
-        self.iteration, self._learned = state["iteration"], state["learned"]
+        self.iteration = state["iteration"]
         self.recent.clear()
         self.recent.extend(joint.to_tensors() for joint in state["recent"])
+        if state.get("order") is not None:  # runs that began before there was one have none
+            self._order = torch.Generator()
+            self._order.set_state(torch.from_numpy(state["order"].copy()))

@@ -20,7 +20,7 @@ from rllib_empathy.policies.social_networks import (
 from rllib_empathy.policies.social_options import SocialOptions
 from rllib_empathy.reshaping.gifting import averaged, social_relationship
 
-ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 256
 """Rows whose counterfactuals are computed at a time; bounds the memory."""
 
 
@@ -33,7 +33,11 @@ class Inference(NamedTuple):
 
 @torch.no_grad()
 def infer_relationships(
-    networks: SocialNetworks, options: SocialOptions, joint: JointTrajectory, agent: int
+    networks: SocialNetworks,
+    options: SocialOptions,
+    joint: JointTrajectory,
+    agent: int,
+    generator: torch.Generator | None = None,
 ) -> Inference:
     """Relationships of `agent` to all (`reshaping.gifting.gift_row` makes shares of reward of them).
 
@@ -45,6 +49,7 @@ def infer_relationships(
         options: how it infers.
         joint: torch columns.
         agent: index into N.
+        generator: of the order in which co-players are `shuffled`.
     """
     players = joint.shape[2]
     inferred = joint.alive[..., agent]
@@ -78,8 +83,8 @@ def infer_relationships(
         relationships = averaged(relationships, joint.starts, options.averaging) * joint.alive * inferred.unsqueeze(-1)
     if options.shuffled:
         others = [other for other in range(players) if other != agent]
-        shuffle = torch.rand(*joint.shape[:2], players - 1, device=found.device).argsort(-1)
-        relationships[..., others] = relationships[..., others].gather(-1, shuffle)
+        order = torch.rand(*joint.shape[:2], players - 1, generator=generator).argsort(-1).to(found.device)
+        relationships[..., others] = relationships[..., others].gather(-1, order)
     return Inference(relationships, inferred)
 
 

@@ -1,6 +1,7 @@
 """How the networks of social-relationship inference learn.
 
-SARSA for the critic of joint actions, policy gradient for the social policy, perspective taking for the conversion network.
+SARSA for the critic of joint actions, policy gradient or imitation for the social policy, perspective taking for the
+conversion network.
 Kong et al. 2024 (arXiv 2410.07863). Needs agents' `SocialNetworks` and nothing of how they act.
 """
 
@@ -15,9 +16,12 @@ from torch.nn import functional
 
 from rllib_empathy.joint import JointTrajectory, rows_of
 from rllib_empathy.policies.kind import Statistics
-from rllib_empathy.policies.networks import Parameters, encode, prepare, stack_parameters
+from rllib_empathy.policies.networks import Parameters, encode, in_pieces, prepare, stack_parameters
 from rllib_empathy.policies.social_networks import SocialNetworks, joint_action_values, perspective, social_logits
 from rllib_empathy.policies.social_options import SocialOptions
+
+ROWS_AT_ONCE = 1600
+"""Rows of each agent that are evaluated at a time (measured: benchmarks, "social")."""
 
 
 def social_losses(
@@ -56,7 +60,7 @@ def social_losses(
 class SocialBatch(NamedTuple):
     """What the networks of G agents learn from: `[G, T, M, ...]`, players in order of place."""
 
-    observations: Tensor
+    observations: Tensor  # flat: rows of many axes are picked four times more slowly
     actions: Tensor  # [G, T, M, N]
     rewards: Tensor  # [G, T, M], the own extrinsic one
     alive: Tensor  # [G, T, M, N]
@@ -68,7 +72,7 @@ class SocialBatch(NamedTuple):
         """The rows of the agents `[G, n]`."""
         ended = (joint.terminated | joint.truncated).unsqueeze(-1)
         return cls(
-            observations=rows_of(agents, joint.observations),
+            observations=rows_of(agents, joint.observations).flatten(3),
             actions=rows_of(agents, joint.by_place(joint.actions.long())),
             rewards=rows_of(agents, joint.rewards),
             alive=rows_of(agents, joint.by_place(joint.alive)),
@@ -86,6 +90,9 @@ def relationship_loss(
 ) -> tuple[Tensor, Statistics]:
     """SARSA:  d_t = r_t + gamma Q(o_t+1, a_t+1) - Q(o_t, a_t);  the critic lowers d^2, the policy follows d grad log pi.
 
+    With `social_policy` "imitation" (our addition) the policy follows grad log pi instead, in every step of the agent: it
+    becomes the agent's own behaviour, whatever that brings.
+
     Rewards are extrinsic, before gifts. Steps at a limit, or where the data end, do not count: their successor's joint action
     was never taken, and what the others would have done there is not known to the agent. No other step is biased by it.
 
@@ -98,20 +105,32 @@ def relationship_loss(
     groups, steps, rows = batch.rewards.shape
     seen, actions = batch.observations.flatten(1, 2), batch.actions.flatten(1, 2)
     prepared = prepare(networks.relationship_architecture, social, steps * rows)
-    features = encode(networks.relationship_architecture, prepared, seen)
-    values = joint_action_values(prepared, features, actions, networks.joint_actions).reshape(groups, steps, rows)
-    log_policy = torch.log_softmax(social_logits(prepared, features), -1)
-    log_probs = log_policy.gather(-1, actions[..., :1]).reshape(groups, steps, rows)
+
+    def evaluate(seen: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        features = encode(networks.relationship_architecture, prepared, seen)
+        log_policy = torch.log_softmax(social_logits(prepared, features), -1)
+        values = joint_action_values(prepared, features, actions, networks.joint_actions)
+        return values, log_policy.gather(-1, actions[..., :1]).squeeze(-1)
+
+    values, log_probs = (
+        column.reshape(groups, steps, rows) for column in in_pieces(evaluate, ROWS_AT_ONCE, seen, actions)
+    )
     gamma = values.new_tensor([each.social_gamma for each in options]).view(-1, 1, 1)
     following = _next_rows(batch.alive[..., 0])
     goes_on = batch.goes_on & (following < steps)
     after = torch.cat([values, torch.zeros_like(values[:, :1])], 1).detach().gather(1, following) * goes_on
     counts = (goes_on | batch.ends).to(values.dtype)
     errors = (batch.rewards + gamma * after - values) * counts
-    weight = 1 / counts.sum((1, 2)).clamp(min=1)
-    critic_loss = (errors**2).sum((1, 2)) * weight
-    policy_loss = -(errors.detach() * log_probs).sum((1, 2)) * weight
+    critic_loss = _mean(errors**2, counts)
+    imitates = torch.tensor([each.social_policy == "imitation" for each in options], device=values.device)
+    own_steps = batch.alive[..., 0].to(values.dtype)
+    policy_loss = -torch.where(imitates, _mean(log_probs, own_steps), _mean(errors.detach() * log_probs, counts))
     return critic_loss + policy_loss, {"social_critic_error": critic_loss.detach().sqrt()}
+
+
+def _mean(x: Tensor, counts: Tensor) -> Tensor:
+    """The mean `[G]` of x over the rows `[G, T, M]` that count (1, others 0); 0 where none does."""
+    return (x * counts).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
 
 
 def _next_rows(alive: Tensor) -> Tensor:

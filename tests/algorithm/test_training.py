@@ -14,7 +14,12 @@ POPULATIONS = {
     "separate": "ppo",
     "mixed": [{"kind": "ppo", "count": 2, "lr": 0.01}, "a2c", "random"],
     "shared, gru": [{"kind": "a2c", "count": 4, "shared": True, "network": {"memory": "gru", "memory_size": 8}}],
-    "lase": [{"kind": "lase", "count": 2, "buffer_size": 3, "update_frequency": 2}, "go", "blind_gift"],
+    "lase": [
+        {"kind": "lase", "buffer_size": 3, "update_frequency": 2},
+        {"kind": "lase", "shuffled": True, "social_policy": "imitation"},
+        "go",
+        "blind_gift",
+    ],
     "reciprocators": [
         {"kind": "reciprocator", "count": 2, "estimator": {"refit_every": 2, "buffer_size": 2}},
         {"kind": "ppo", "count": 2, "critic_sees_time": True},

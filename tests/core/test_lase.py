@@ -166,6 +166,20 @@ def test_shuffling_hands_the_same_shares_to_others():
     assert not torch.equal(left, right)
 
 
+def test_shuffled_orders_go_on_from_a_checkpoint():
+    joint, module = random_joint(SHAPES["vector"], [3] * 4, seed=3), lase_module(SHAPES["vector"], (3,) * 4)
+    kinds = [LASE("lase", LASEOptions(shuffled=True), (0,)) for _ in range(2)]
+    kinds[0].observe(joint, {"lase": module}, {})
+    first = kinds[0].gift_weights(joint, 0)
+    kinds[1].set_state(kinds[0].get_state())
+    for kind in kinds:
+        kind.observe(joint, {"lase": module}, {})
+        torch.rand(3)  # what others draw changes nothing
+    resumed = kinds[1].gift_weights(joint, 0)
+    assert torch.equal(kinds[0].gift_weights(joint, 0), resumed)
+    assert not torch.equal(first, resumed)
+
+
 @torch.no_grad()
 def test_co_players_are_told_apart_by_their_seats():
     """Agents that sit elsewhere infer what an agent would on that seat, of the co-players who sit where its sat."""
@@ -242,6 +256,44 @@ def test_passes_and_minibatches_cover_every_game(epochs):
     assert networks.critic_error.item() == pytest.approx(steps[-1][1]["social_critic_error"].item())
 
 
+def test_rows_may_be_evaluated_in_pieces(monkeypatch):
+    joint = random_joint((4, 5, 5), [3, 3], seed=5)
+    networks, options = lase_module((4, 5, 5), (3, 3)).social.double(), SocialOptions(perspective_taking=False)
+
+    def losses() -> list[float]:
+        found = social_losses([networks], [options], torch.tensor([[1]]), joint, torch.Generator().manual_seed(0))
+        return [loss.item() for loss, _ in found]
+
+    whole = losses()
+    monkeypatch.setattr("rllib_empathy.policies.social_learning.ROWS_AT_ONCE", 5)
+    np.testing.assert_allclose(losses(), whole, rtol=1e-12)
+
+
+def test_an_imitating_social_policy_learns_the_own_actions():
+    """Beside the critic's error the loss is the cross-entropy of all own actions; other agents of the group are as ever."""
+    joint = random_joint((6,), [3, 3], seed=5)
+    networks = [lase_module((6,), (3, 3)).social.double() for _ in range(2)]
+    plain = SocialOptions(perspective_taking=False, social_minibatches=1)
+    imitating = plain.model_copy(update={"social_policy": "imitation"})
+    losses = []
+    for options in ([plain, plain], [plain, imitating]):
+        ((loss, statistics),) = social_losses(
+            networks, options, torch.tensor([[0], [1]]), joint, torch.Generator().manual_seed(0)
+        )
+        losses.append(loss)
+    relationship = networks[1].relationship
+    surprises = []
+    for step, game in np.ndindex(*joint.shape[:2]):
+        if joint.alive[step, game, 1]:
+            features = joint.observations[step, game, 1].double()
+            logits = relationship.policy_out(torch.relu(relationship.policy_hidden(features)))
+            surprises.append(-torch.log_softmax(logits, -1)[joint.actions[step, game, 1]].item())
+    expected = statistics["social_critic_error"][1].item() ** 2 + np.mean(surprises)
+    assert losses[1][1].item() == pytest.approx(expected, rel=1e-6)
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]
+
+
 def test_perspective_taking_teaches_the_conversion_network_only():
     shape, counts = SHAPES["grid"], (3, 3, 3)
     module = lase_module(shape, counts)
@@ -311,6 +363,7 @@ def test_runners_hold_acting_networks_only():
         ({"averaging": 1.0}, "'averaging' = 1.0"),
         ({"noise_guard": -1.0}, "'noise_guard' = -1.0"),
         ({"social_lr": -1.0}, "social_lr"),
+        ({"social_policy": "copying"}, "'social_policy' = 'copying'"),
         ({"visible_only": True}, "visible_only needs grid observations"),
     ],
 )
