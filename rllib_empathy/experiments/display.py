@@ -102,7 +102,7 @@ def results_table(metrics: Mapping[str, NDArray[np.float64]], population: Popula
     table = Table(title="Means over episodes", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("")
     for column in ("first tenth", "last tenth"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     rows = {"group return": "group_return"}
     rows |= {f"return of {name}, per agent": f"kind_return/{name}" for name in labels(population)}
     rows |= {_in_words(name): name for name in metrics if name.startswith("events/") or is_outcome(name)}
@@ -128,23 +128,23 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def tournament_table(tournament: Tournament) -> Table:
-    """Mean returns of focal agents (rows) among copies of others (columns, by number); of few, with 95 % intervals."""
-    few = len(tournament.agents) <= AGENTS_WITH_INTERVALS
-    table = Table(
-        title=f"{tournament.world}: mean return of the focal agent, {tournament.episodes} episodes each",
-        caption=None if few else "95 % intervals are in tournament.json and in the heat map.",
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-    )
+    """Mean returns of focal agents: of few, among copies of each and with 95 % intervals; of many, the essence."""
+    title = f"{tournament.world}: mean return of the focal agent, {tournament.episodes} episodes each"
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
     table.add_column("focal agent", no_wrap=True)
-    for number in range(len(tournament.agents)):
-        table.add_column(f"among {number}" if few else str(number), justify="right", no_wrap=True)
-    table.add_column("mean", justify="right", no_wrap=True)
+    few = len(tournament.agents) <= AGENTS_WITH_INTERVALS
+    columns = [f"among {name}" for name in tournament.agents] if few else ["among its own", "most", "least"]
+    for column in [*columns, "mean"]:
+        table.add_column(column, justify="right", overflow="fold")
+    if not few:
+        table.caption = "Everybody among everybody, with 95 % intervals, is in tournament.json and in the heat map."
     rows = zip(tournament.agents, tournament.returns, tournament.half_widths, strict=True)
     for number, (name, means, halves) in enumerate(rows):
-        cells = [_with_half(mean, half) if few else f"{mean:.3g}" for mean, half in zip(means, halves, strict=True)]
-        table.add_row(f"{number} {name}", *cells, f"{means.mean():.2f}")
+        extremes = [
+            f"{means[other]:.2f} among {tournament.agents[other]}" for other in (means.argmax(), means.argmin())
+        ]
+        cells = list(map(_with_half, means, halves)) if few else [_with_half(means[number], halves[number]), *extremes]
+        table.add_row(name, *cells, f"{means.mean():.2f}")
     return table
 
 

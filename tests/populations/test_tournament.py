@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from env_registry.parameters import SettingError
 from rllib_empathy.cli import app
+from rllib_empathy.experiments.display import tournament_table
 from rllib_empathy.experiments.evaluation import evaluate, play
 from rllib_empathy.experiments.players import player_entry, plays_at_once
-from rllib_empathy.experiments.tournament import all_against_all, kinds_that_play
+from rllib_empathy.experiments.tournament import Tournament, all_against_all, kinds_that_play
 from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.policies import KINDS
 
@@ -140,10 +143,44 @@ def test_kinds_that_play_a_world():
     assert "memory_one" in kinds_that_play(config.environment("iterated_prisoners_dilemma"))
 
 
+LESS = [
+    part
+    for value in (
+        "env_runners.num_envs_per_env_runner=4",
+        "env_runners.rollout_fragment_length=10",
+        "stop={iterations: 2}",
+        "evaluation={}",
+    )
+    for part in ("--set", value)
+]
+
+
+def test_every_kind_plays_if_nobody_is_named(ray_local, tmp_path):
+    shorter = ["--set", "env_config.episode_length=10", "--episodes", 2, "--out", tmp_path]
+    result = call("tournament", "iterated_prisoners_dilemma", *shorter, *LESS)
+    assert result.exit_code == 0, result.output
+    (folder,) = tmp_path.glob("tournament_iterated_prisoners_dilemma/*")
+    played = json.loads((folder / "tournament.json").read_text())
+    assert {name for name, kind in KINDS.items() if kind.learns} < set(played["agents"])
+    assert np.isfinite(np.array(played["returns"], float)).all()
+
+
+def test_a_table_of_many_agents_fits_a_terminal():
+    names = tuple(f"social_{number}_agent" for number in range(12))
+    returns = np.arange(144.0).reshape(12, 12)
+    screen = Console(width=80, file=StringIO())
+    screen.print(tournament_table(Tournament("a_world", names, 7, returns, 0.5 + 0 * returns, returns)))
+    shown = screen.file.getvalue()
+    assert "…" not in shown
+    for number, name in enumerate(names):
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"  {name} "))
+        own, most, least = (f"{returns[number, other]:.2f}" for other in (number, 11, 0))
+        assert line.split()[1:] == [own, "±0.50", most, "among", least, "among", f"{returns[number].mean():.2f}"]
+
+
 def test_kinds_that_learn_are_trained_before_they_play(ray_local, tmp_path):
-    less = ("env_runners.num_envs_per_env_runner=4", "env_runners.rollout_fragment_length=10", "stop={iterations: 2}")
-    arguments = ["ppo", "peer=cooperator", "--episodes", 2, "--json", "--out", tmp_path, "--set", "evaluation={}"]
-    result = call("tournament", "stag_hunt", *arguments, *[part for value in less for part in ("--set", value)])
+    arguments = ["ppo", "peer=cooperator", "--episodes", 2, "--json", "--out", tmp_path]
+    result = call("tournament", "stag_hunt", *arguments, *LESS)
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
     assert answer["agents"] == ["ppo", "peer"]
