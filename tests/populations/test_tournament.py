@@ -168,9 +168,10 @@ def test_every_kind_plays_if_nobody_is_named(ray_local, tmp_path):
 def test_a_table_of_many_agents_fits_a_terminal():
     names = tuple(f"social_{number}_agent" for number in range(12))
     returns = np.arange(144.0).reshape(12, 12)
-    screen = Console(width=80, file=StringIO())
-    screen.print(tournament_table(Tournament("a_world", names, 7, returns, 0.5 + 0 * returns, returns)))
-    shown = screen.file.getvalue()
+    printed = StringIO()
+    table = tournament_table(Tournament("a_world", names, 7, returns, 0.5 + 0 * returns, returns))
+    Console(width=80, file=printed).print(table)
+    shown = printed.getvalue()
     assert "…" not in shown
     for number, name in enumerate(names):
         (line,) = (line for line in shown.splitlines() if line.startswith(f"  {name} "))
