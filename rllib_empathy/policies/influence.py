@@ -117,6 +117,19 @@ class Lessons(NamedTuple):
         )
 
 
+class Weights(NamedTuple):
+    """Of rows, 0 where somebody is absent: their mean over the whole batch, on all Learners together, is 1."""
+
+    own: Tensor  # [R], of what is fitted to the one who sees
+    pairs: Tensor  # [R, N - 1], and to each co-player
+
+    @classmethod
+    def of(cls, rows: Views) -> Weights:
+        """Of all rows of a batch."""
+        own, pairs = rows.alive[:, 0], rows.alive[:, :1] & rows.alive[:, 1:]
+        return cls(*(here / average(here.double().mean()).clamp(min=1e-12).float() for here in (own, pairs)))
+
+
 def elapsed_steps(starts: Tensor) -> Tensor:
     """Steps since the episode's start, `[T, B]` float32, in a trajectory of whole episodes."""
     number = torch.arange(len(starts), device=starts.device).unsqueeze(1).expand(starts.shape)
@@ -253,7 +266,9 @@ class _NetworkEstimator(Estimator):
 
     @classmethod
     @abstractmethod
-    def loss(cls, estimators: Sequence[Any], rows: Views, targets: dict[str, Tensor]) -> tuple[Tensor, Statistics]:
+    def loss(
+        cls, estimators: Sequence[Any], rows: Views, weights: Weights, targets: dict[str, Tensor]
+    ) -> tuple[Tensor, Statistics]:
         """Loss `[G]` on some rows, with targets `[G, R, N - 1]`, and what to log."""
 
     @classmethod
@@ -261,6 +276,7 @@ class _NetworkEstimator(Estimator):
         cls, estimators: Sequence[Any], lessons: Lessons, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Statistics]]:
         rows, options = lessons.views.rows(), estimators[0].options
+        weights = Weights.of(rows)
         for _ in range(options.epochs):
             with torch.no_grad():
                 targets = {"reward": lessons.rewards.unsqueeze(0), **cls.targets(estimators, lessons)}
@@ -268,7 +284,9 @@ class _NetworkEstimator(Estimator):
             order = torch.randperm(len(rows.seats), generator=generator).to(rows.seats.device)
             for chosen in order.split(options.minibatch_size):
                 some = Views(*(column.index_select(0, chosen) for column in rows))
-                yield cls.loss(estimators, some, {name: t.index_select(1, chosen) for name, t in targets.items()})
+                counted = Weights(*(column.index_select(0, chosen) for column in weights))
+                wanted = {name: target.index_select(1, chosen) for name, target in targets.items()}
+                yield cls.loss(estimators, some, counted, wanted)
 
 
 class Counterfactual(_NetworkEstimator):
@@ -350,7 +368,7 @@ class Counterfactual(_NetworkEstimator):
 
     @classmethod
     def loss(
-        cls, estimators: Sequence[Counterfactual], rows: Views, targets: dict[str, Tensor]
+        cls, estimators: Sequence[Counterfactual], rows: Views, weights: Weights, targets: dict[str, Tensor]
     ) -> tuple[Tensor, Statistics]:
         first = estimators[0]
         parameters = stack_parameters(estimators)
@@ -360,10 +378,8 @@ class Counterfactual(_NetworkEstimator):
         found = {"reward": rewards, "future": futures, "value": first._values(parameters, x)}
         log_policy = first._log_policy(parameters, x)
         taken = rows.actions[:, :1].expand(len(x), -1, -1)
-        there = rows.alive[:, 0]
-        log_probs = log_policy.gather(-1, taken).squeeze(-1)
-        cross_entropy = -(log_probs * there).sum(1) / there.sum().clamp(min=1)
-        error, statistics = _fit(found, targets, rows)
+        cross_entropy = -(log_policy.gather(-1, taken).squeeze(-1) * weights.own).mean(1)
+        error, statistics = _fit(found, targets, weights)
         return error + cross_entropy, {**statistics, "estimator/policy_cross_entropy": cross_entropy.detach()}
 
 
@@ -414,22 +430,23 @@ class Twins(_NetworkEstimator):
         return {"future": after.unsqueeze(0)}
 
     @classmethod
-    def loss(cls, estimators: Sequence[Twins], rows: Views, targets: dict[str, Tensor]) -> tuple[Tensor, Statistics]:
+    def loss(
+        cls, estimators: Sequence[Twins], rows: Views, weights: Weights, targets: dict[str, Tensor]
+    ) -> tuple[Tensor, Statistics]:
         outcomes = estimators[0]._outcomes(stack_parameters(estimators), rows)
         network, twin = (dict(zip(("reward", "future"), part.chunk(2, -1), strict=True)) for part in outcomes.unbind(1))
-        error, statistics = _fit(network, targets, rows)
-        return error + _fit(twin, targets, rows)[0], statistics
+        error, statistics = _fit(network, targets, weights)
+        return error + _fit(twin, targets, weights)[0], statistics
 
 
 ESTIMATORS: dict[str, type[Estimator]] = {"tabular": Tabular, "counterfactual": Counterfactual, "twins": Twins}
 """All estimators by form."""
 
 
-def _fit(found: dict[str, Tensor], wanted: dict[str, Tensor], rows: Views) -> tuple[Tensor, Statistics]:
+def _fit(found: dict[str, Tensor], wanted: dict[str, Tensor], weights: Weights) -> tuple[Tensor, Statistics]:
     """The sum of mean squared errors `[G]`, and how much of each target's variance is explained."""
-    counts = rows.alive[:, :1] & rows.alive[:, 1:]  # [R, N - 1]
-    weights = counts / counts.sum().clamp(min=1)
-    error = torch.stack([((found[name] - wanted[name]) ** 2 * weights).sum((1, 2)) for name in found]).sum(0)
+    counts = weights.pairs > 0
+    error = torch.stack([((found[name] - wanted[name]) ** 2 * weights.pairs).mean((1, 2)) for name in found]).sum(0)
     quality = {
         f"estimator/{name}_explained_var": explained_variance(
             found[name].detach(), wanted[name].expand(found[name].shape), counts.expand(found[name].shape)

@@ -380,11 +380,13 @@ class Reciprocator(PPO):
             kind._twin = first
 
     def get_state(self) -> dict[str, Any]:
-        """Iteration, env steps and recent trajectories."""
+        """Iteration, env steps and recent trajectories, but the oldest one, which the next one takes the place of."""
+        others = self.options.estimator.buffer_size - 1
+        kept = list(self.recent)[-others:] if others else []
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
-            "recent": [joint.map(lambda column: column.cpu().numpy()) for joint in self.recent],
+            "recent": [joint.map(lambda column: column.cpu().numpy()) for joint in kept],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:

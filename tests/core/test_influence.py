@@ -18,6 +18,7 @@ from rllib_empathy.policies.influence import (
     Tabular,
     Twins,
     Views,
+    Weights,
     discounted,
     elapsed_steps,
 )
@@ -187,10 +188,26 @@ def test_absent_players_teach_nothing(form):
     targets = {name: torch.ones(1, *rewards.shape) for name in ("future", "value")}
     rows = rows._replace(observations=rows.observations.float())
     losses = [
-        type(estimator).loss([estimator], rows, {**targets, "reward": r.unsqueeze(0)})[0] for r in (rewards, other)
+        type(estimator).loss([estimator], rows, Weights.of(rows), {**targets, "reward": r.unsqueeze(0)})[0]
+        for r in (rewards, other)
     ]
     assert torch.equal(*losses)
     assert (~both).any()
+
+
+@pytest.mark.parametrize("form", ["counterfactual", "twins"])
+def test_minibatches_add_up_to_the_batch(form):
+    """However many are absent in each: the mean of their losses is that of all rows at once."""
+    lessons = Lessons.of(whole(3, steps=8, games=4, deaths=0.4), 10.0)
+    rows = len(lessons.views.rows().seats)
+    assert rows % 4 == 0
+    losses = []
+    for size in (rows, rows // 4):
+        estimator = estimator_of(form, minibatch_size=size, epochs=1).float()
+        parts = [loss for loss, _ in type(estimator).fit([estimator], lessons, torch.Generator().manual_seed(1))]
+        assert len(parts) == rows // size
+        losses.append(torch.stack(parts).mean())
+    torch.testing.assert_close(*losses)
 
 
 def test_values_are_fitted_to_lambda_returns():
