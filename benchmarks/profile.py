@@ -10,13 +10,14 @@ from types import FrameType
 from typing import Any
 
 PARTS = (
-    # (part, end of the file's name or part of it, function); the innermost frame that fits decides.
+    # (part, part of the file's name, function); the first part that any frame of the stack fits.
     ("world", "/env_registry/", None),
+    ("influence", "/policies/influence.py", "influence"),
     ("acting", "/sampling/acting.py", None),
     ("collecting", "/rllib_empathy/sampling/", None),
     ("values", "/learning/groups.py", "trajectory_values"),
     ("inference", "/policies/social_inference.py", None),
-    ("auxiliary losses", "/policies/social_learning.py", None),
+    ("auxiliary networks", "/learning/learner.py", "_learn_beside"),
     ("gradient steps", "/learning/groups.py", "minibatches"),
     ("gradient steps", "/rllib_empathy/policies/", "losses"),
     ("gradient steps", "/learning/learner.py", "_step"),
@@ -70,10 +71,11 @@ class Profile:
 
 def part_of(frame: FrameType | None) -> str:
     """The part of an iteration that a stack belongs to."""
+    stack = []
     while frame is not None:
-        code = frame.f_code
-        for part, file, function in PARTS:
-            if file in code.co_filename and function in (None, code.co_name):
-                return part
+        stack.append(frame.f_code)
         frame = frame.f_back
+    for part, file, function in PARTS:
+        if any(file in code.co_filename and function in (None, code.co_name) for code in stack):
+            return part
     return OTHER

@@ -17,11 +17,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import memory, networks, scaling, social, training, users, worlds
+from benchmarks import memory, networks, reciprocity, scaling, social, training, users, worlds
 from benchmarks.measure import BENCHMARKS, Row, Scale
 from env_registry.parameters import unknown_name
 
-__all__ = ["main", "memory", "networks", "scaling", "social", "training", "users", "worlds"]
+__all__ = ["main", "memory", "networks", "reciprocity", "scaling", "social", "training", "users", "worlds"]
 
 
 def main(json: bool = False, only: list[str] | None = None, scale: Scale = "full") -> list[dict[str, Any]]:

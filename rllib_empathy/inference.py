@@ -57,24 +57,26 @@ class Agent:
         return isinstance(self._module, ActorCriticModule) and self._module.num_inputs[0] > 0
 
     @torch.no_grad()
-    def notice(self, observations: Any, actions: Any, agent: int | None = None) -> None:
+    def notice(self, observations: Any, actions: Any, agent: int | None = None, alive: Any = None) -> None:
         """Tells an agent that keeps account of others what all have done in the step that it has just acted in.
 
         Args:
             observations: of all agents, `[N, *shape]`, on which they acted.
             actions: of all agents, `[N]`.
             agent: which of them this one is; default: its number in its run.
+            alive: who took part, `[N]`; default: all.
         """
         if CONTEXT in self._state:
             seen = np.array(observations, self.observation_space.dtype)[None]
             taken = np.array(actions, np.int64)[None]
+            there = np.ones(taken.shape, np.bool_) if alive is None else np.array(alive, np.bool_)[None]
             self._state[CONTEXT] = type(self._module).notice(
                 [self._module],
                 self._parameters,
                 torch.tensor([[self._trained.agent if agent is None else agent]]),
                 torch.from_numpy(seen),
                 torch.from_numpy(taken),
-                torch.ones(taken.shape, dtype=torch.bool),
+                torch.from_numpy(there),
                 self._state[CONTEXT],
             )
         self._waits = False
@@ -82,8 +84,6 @@ class Agent:
     @torch.no_grad()
     def act(self, observation: Any) -> int:
         """The action for one observation; what the agent remembers is kept for the next one.
-
-        It is not told what the others do: balances that a Reciprocator sees stay 0.
 
         Args:
             observation: of the shape of `observation_space`.
@@ -122,7 +122,7 @@ class Agent:
         if self.keeps_account:
             raise SettingError(
                 f"Agents of kind {self.kind!r} act on an account of what all did, which is no part of their network. Use "
-                "load_agent(...) with notice(...)."
+                "load_agent(...) with notice(...), or train without: balance_input: false."
             )
         try:
             import onnxscript  # noqa: F401  (which torch.onnx needs)

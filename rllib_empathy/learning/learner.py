@@ -221,10 +221,15 @@ class EmpathyLearner(TorchLearner):
             self._step(losses, acting=True)
         for index, group in enumerate(groups):
             self._log(group, {name: total / counts[index] for name, total in sums[index].items()})
+        self._learn_beside(groups, joint)
+        average_buffers(buffer for mid in sorted(kinds) for buffer in self.module[mid].buffers())
+
+    def _learn_beside(self, groups: list[LearningGroup], joint: JointTrajectory) -> None:
+        """Gradient steps of all networks that do not act."""
+        for group in groups:
             for loss, statistics in group.kinds[0].auxiliary_losses(group, joint, self._generator):
                 self._step([(group, loss)], acting=False)
                 self._log(group, statistics)
-        average_buffers(buffer for mid in sorted(kinds) for buffer in self.module[mid].buffers())
 
     def _step(self, losses: list[tuple[LearningGroup, Tensor]], acting: bool) -> None:
         """One gradient step of all groups that have a loss, of their acting or of their other networks."""

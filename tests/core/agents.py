@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,14 +29,22 @@ def facts_of(observation_space: Any, actions: int = 4) -> WorldFacts:
     return WorldFacts(None, {}, object, 3, observation_space, (Discrete(actions),) * 3, "a world")
 
 
-def module_of(kind: str = "ppo", shape: tuple[int, ...] = (5,), actions: int = 4, seed: int = 0, **network: Any) -> Any:
+def module_of(
+    kind: str = "ppo",
+    shape: tuple[int, ...] = (5,),
+    actions: int = 4,
+    seed: int = 0,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    **network: Any,
+) -> Any:
     """An RLModule with a small network and random parameters, biases included."""
     space = Box(0, 255, shape, np.uint8) if len(shape) == 3 else Box(-np.inf, np.inf, shape, np.float32)
     of = KINDS[kind]
     has_network = "network" in of.Options.model_fields
-    options = checked_options(of, {"network": {**SMALL, **network}} if has_network else {})
+    sizes = {"network": {**SMALL, **network}} if has_network else {}
+    checked = checked_options(of, {**sizes, **options})
     torch.manual_seed(seed)
-    config = of.model_config(options, facts_of(space, actions), (0,))
+    config = of.model_config(checked, facts_of(space, actions), (0,))
     module = of.Module(observation_space=space, action_space=Discrete(actions), model_config=config)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.4)

@@ -17,6 +17,7 @@ from rllib_empathy.experiments.checkpoints import read_agent
 from rllib_empathy.experiments.errors import CheckpointError
 from rllib_empathy.inference import Agent, load_agent
 from rllib_empathy.policies.frozen import TrainedAgent
+from rllib_empathy.policies.kind import CONTEXT
 from rllib_empathy.policies.networks import evaluate, stack_parameters
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 from tests.algorithm.common import small_config
@@ -66,8 +67,9 @@ def test_chance_has_a_seed_and_follows_the_policy(earlier):
 
 
 def test_agents_that_keep_account_of_others_are_told_what_all_did(ray_local, tmp_path):
+    """Balances and memory."""
     config = small_config("iterated_prisoners_dilemma", "reciprocator", games=4, steps=100)
-    algorithm = config.training(lr=0.01).build_algo()
+    algorithm = config.training(lr=0.01, network={"hidden": (16,), "memory": "gru", "memory_size": 8}).build_algo()
     for _ in range(2):
         algorithm.train()
     algorithm.save_to_path(tmp_path)
@@ -84,6 +86,10 @@ def test_agents_that_keep_account_of_others_are_told_what_all_did(ray_local, tmp
         with pytest.raises(ValueError, match=r"call notice\(...\) after each step"):
             agent.act(observations[0])
         agent.notice(observations, actions)
+    agent.reset()
+    agent.act(joint.observations[0, 0, 0])
+    agent.notice(joint.observations[0, 0], joint.actions[0, 0], alive=[True, False])
+    assert agent._state[CONTEXT][0, 0].tolist() == [0, 1, 0, 0]  # the absent owe nothing and are owed nothing
     with pytest.raises(SettingError, match="account of what all did"):
         agent.to_onnx(tmp_path / "agent.onnx")
 
@@ -119,12 +125,14 @@ def test_wrong_input_is_explained(earlier, tmp_path):
         load_agent(earlier, 3).to_onnx(tmp_path / "cooperator.onnx")
 
 
-@pytest.mark.parametrize(("shape", "memory"), [((3, 6, 6), "lstm"), ((5,), "none")])
-def test_an_onnx_file_computes_what_the_network_does(tmp_path, shape, memory):
-    module = module_of("ppo", shape, memory=memory)
+@pytest.mark.parametrize(("kind", "shape", "memory"), [("ppo", (3, 6, 6), "lstm"), ("reciprocator", (5,), "none")])
+def test_an_onnx_file_computes_what_the_network_does(tmp_path, kind, shape, memory):
+    """Also where the value sees the time, which acting does not need."""
+    options = {"balance_input": False} if kind == "reciprocator" else {}
+    module = module_of(kind, shape, options=options, memory=memory)
     spaces = {"observation_space": module.observation_space, "action_space": module.action_space}
     trained = TrainedAgent(
-        "made up", 0, "ppo", "world", type(module), module.model_config, weights=module.get_state(), **spaces
+        "made up", 0, kind, "world", type(module), module.model_config, weights=module.get_state(), **spaces
     )
     Agent(trained).to_onnx(tmp_path / "agent.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "agent.onnx")
@@ -134,6 +142,7 @@ def test_an_onnx_file_computes_what_the_network_does(tmp_path, shape, memory):
         state = {
             name: random.normal(size=value.shape).astype(np.float32)
             for name, value in module.initial_state(rows).items()
+            if name != CONTEXT
         }
         found = session.run(None, {"observations": seen, **state})
         before = {name: torch.from_numpy(value)[None] for name, value in state.items()}
