@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.contenders import Batch
 from benchmarks.measure import Row, Scale, benchmark, local_ray, one_thread, row, seconds
 from benchmarks.profile import Profile
 from rllib_empathy.learning.algorithm import Empathy
@@ -86,4 +85,6 @@ def paper(games: int) -> Row:
     algorithm = coins("reciprocator", 2, games, preset="paper", frozen_iterations=0).build_algo()
     time = seconds({"paper": several(algorithm, 2)}, repeats=1, warm_up=0)["paper"]
     algorithm.stop()
-    return row(f"Coins, preset paper, {games} games, 40 epochs on the whole batch", 2 * games * STEPS / time, "env steps/s")
+    return row(
+        f"Coins, preset paper, {games} games, 40 epochs on the whole batch", 2 * games * STEPS / time, "env steps/s"
+    )

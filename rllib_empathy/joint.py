@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -151,6 +152,7 @@ _PER_GAME = (*STEP_COLUMNS, "seats", "context")
 """Columns [T, B, ...]."""
 
 
+@cache
 def in_order_of_place(agents: int, device: torch.device) -> torch.Tensor:
     """`[seat, place]` -> seat: place 0 is the own seat, place k the k-th behind it, in a circle."""
     numbers = torch.arange(agents, device=device)

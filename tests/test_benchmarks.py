@@ -40,7 +40,9 @@ def test_benchmark_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_documented_benchmark_is_there() -> None:
-    expected = "memory soak like_agents convolutions agents games runners traffic social reciprocators training worlds bridges"
+    expected = (
+        "memory soak like_agents convolutions agents games runners traffic social reciprocators training worlds bridges"
+    )
     expected += " gifting pettingzoo"
     assert set(BENCHMARKS) == set(expected.split())
 

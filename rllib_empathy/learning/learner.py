@@ -225,11 +225,13 @@ class EmpathyLearner(TorchLearner):
         average_buffers(buffer for mid in sorted(kinds) for buffer in self.module[mid].buffers())
 
     def _learn_beside(self, groups: list[LearningGroup], joint: JointTrajectory) -> None:
-        """Gradient steps of all networks that do not act."""
+        """Gradient steps of all networks that do not act; what the last ones say is logged."""
         for group in groups:
+            latest: dict[str, Tensor] = {}
             for loss, statistics in group.kinds[0].auxiliary_losses(group, joint, self._generator):
                 self._step([(group, loss)], acting=False)
-                self._log(group, statistics)
+                latest |= statistics
+            self._log(group, latest)
 
     def _step(self, losses: list[tuple[LearningGroup, Tensor]], acting: bool) -> None:
         """One gradient step of all groups that have a loss, of their acting or of their other networks."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -54,8 +55,8 @@ class EstimatorOptions(Settings):
     lr: float = Field(3e-3, gt=0, description="Adam's learning rate")
     refit_every: int = Field(10, ge=1, description="iterations from one fit to the next")
     buffer_size: int = Field(1, ge=1, description="recent joint trajectories that it is fitted to")
-    epochs: int = Field(4, ge=1, description="passes over them per fit")
-    minibatch_size: int = Field(1024, ge=1, description="rows per gradient step, one player's view of a step each")
+    epochs: int = Field(3, ge=1, description="passes over them per fit")
+    minibatch_size: int = Field(768, ge=1, description="rows per gradient step, one player's view of a step each")
 
 
 class Views(NamedTuple):
@@ -145,6 +146,19 @@ def discounted(rewards: Tensor, goes_on: Tensor, gamma: float) -> Tensor:
     return sums
 
 
+def received(given: Tensor) -> Tensor:
+    """What co-players did for each player, given what each did for them; both `[..., N, N - 1]` in order of place."""
+    return given.flatten(-2)[..., _from_others(given.shape[-2], given.device)]
+
+
+@cache
+def _from_others(players: int, device: torch.device) -> Tensor:
+    """`[N, N - 1]`: where `received` is found in what is given, flattened."""
+    co_player = in_order_of_place(players, device)[:, 1:]
+    place_there = torch.arange(players - 1, 0, -1, device=device)  # who is k places behind sees one N - k behind
+    return co_player * (players - 1) + place_there - 1
+
+
 def one_hot_actions(actions: Tensor, count: int, own: bool = True) -> Tensor:
     """Joint actions `[R, N]` as `[R, N, A]`; without the own one, place 0 is all zeros."""
     one_hot = functional.one_hot(actions, count)
@@ -172,7 +186,7 @@ class Estimator(nn.Module, ABC):
         self.gamma, self.options = gamma, options
 
     def influence(self, parameters: Parameters, views: Views) -> Tensor:
-        """Who did what for whom: `[G, *, N, N]`, of the first player on the second; 0 on the diagonal and for the absent.
+        """What each player did for its co-players, `[G, *, N, N - 1]` in order of place; 0 from and for the absent.
 
         Args:
             parameters: of G estimators.
@@ -181,11 +195,7 @@ class Estimator(nn.Module, ABC):
         parts = zip(*(column.split(ROWS_AT_ONCE) for column in views.rows()), strict=True)
         found = torch.cat([self._influence(parameters, Views(*part)) for part in parts], 1)
         both = views.alive[..., :1] & views.alive[..., 1:]
-        found = found.view(-1, *both.shape) * both
-        by_place = functional.pad(found, (1, 0))  # nobody influences itself
-        players = torch.arange(self.players, device=found.device)
-        place_of = (players.unsqueeze(0) - players.unsqueeze(1)) % self.players  # [player, other]
-        return by_place.gather(-1, place_of.expand(by_place.shape))
+        return found.view(-1, *both.shape) * both
 
     @abstractmethod
     def _influence(self, parameters: Parameters, rows: Views) -> Tensor:

@@ -26,6 +26,7 @@ from rllib_empathy.policies.influence import (
     Lessons,
     Views,
     elapsed_steps,
+    received,
 )
 from rllib_empathy.policies.kind import AgentKind, Statistics, WorldFacts, register_kind
 from rllib_empathy.policies.networks import Architecture, Parameters, Prepared, stack_parameters
@@ -174,13 +175,9 @@ class ReciprocatorModule(ActorCriticModule):
             own = {name.removeprefix(_ESTIMATOR): v for name, v in parameters.items() if name.startswith(_ESTIMATOR)}
             time = steps[0, : len(actions), 0] / first.time_unit
             influence = first.estimator.influence(own, Views.of(observations, actions, alive, time))
-            influence = influence.expand(len(modules), *influence.shape[1:])
-            by_agent = zip(
-                *(seen_from(influence[g], i) for g, of in enumerate(agents.tolist()) for i in of), strict=True
-            )
-            exchanged = tuple(torch.stack(columns).view(balances.shape) for columns in by_agent)
-            received, given = exchanged
-            change = received - given if first.reciprocity["pay_back"] else received
+            each = torch.arange(len(modules)).unsqueeze(1) % len(influence)  # shared estimators are one
+            exchanged = tuple(c[each, :, agents].flatten(1, 2) for c in (received(influence), influence))
+            change = exchanged[0] - exchanged[1] if first.reciprocity["pay_back"] else exchanged[0]
             balances = first.reciprocity["decay"] * balances + change
         return torch.cat([balances, steps + 1, *exchanged], -1)
 
@@ -223,7 +220,7 @@ class Reciprocator(PPO):
         self.iteration = 0
         self.env_steps = 0
         self.recent: deque[JointTrajectory] = deque(maxlen=options.estimator.buffer_size)
-        self._influence: Tensor | None = None  # [T, B, N, N], if it was worked out here
+        self._influence: Tensor | None = None  # [T, B, N, N - 1], if it was worked out here
         self._twin: Reciprocator | None = None  # whose estimator is the same
         self.balances: dict[int, Tensor] = {}  # agent -> [T, B, N - 1] before each step, in order of place
         self._reciprocal: dict[int, Tensor] = {}
@@ -313,11 +310,10 @@ class Reciprocator(PPO):
         """The weighted reciprocal reward of one agent, `[T, B]`."""
         others = in_order_of_place(joint.shape[2], joint.alive.device)[agent, 1:]
         present = joint.alive[..., others] & joint.alive[..., agent : agent + 1]
-        received, given = (column * present for column in self._exchanged(joint, agent, module))
-        pay_back = module.reciprocity["pay_back"]
-        balance = influence_balance(received, given, self.options.decay, joint.starts, pay_back)
+        got, gave = (column * present for column in self._exchanged(joint, agent, module))
+        balance = influence_balance(got, gave, self.options.decay, joint.starts, module.reciprocity["pay_back"])
         self.balances[agent] = balance
-        reward = reciprocal_reward(balance, given, self.options.reward_form, present)
+        reward = reciprocal_reward(balance, gave, self.options.reward_form, present)
         there = joint.alive[..., agent]
         if self.options.normalize_reciprocal:
             squares, rows = average(torch.stack([(reward[there] ** 2).sum(), there.sum()]))
@@ -325,8 +321,8 @@ class Reciprocator(PPO):
         reward = scheduled(self.options.reciprocal_weight, self.env_steps) * reward
         self._note("reciprocal_reward", f"agent_{agent}", reward, there)
         for place, other in enumerate(others.tolist()):
-            self._note("influence", f"agent_{agent}_to_{other}", given[..., place], there)
-            self._note("influence", f"agent_{other}_to_{agent}", received[..., place], there)
+            self._note("influence", f"agent_{agent}_to_{other}", gave[..., place], there)
+            self._note("influence", f"agent_{other}_to_{agent}", got[..., place], there)
             self._note("balance", f"agent_{agent}_to_{other}", balance[..., place], there)
         return reward
 
@@ -344,15 +340,15 @@ class Reciprocator(PPO):
         noted = joint.context_after()
         if noted is not None and self.options.balance_input:
             others = joint.shape[2] - 1
-            received, given = noted[:, :, agent, others + 1 : 3 * others + 1].chunk(2, -1)
-            return received, given
+            got, gave = noted[:, :, agent, others + 1 : 3 * others + 1].chunk(2, -1)
+            return got, gave
         if self._influence is None and self._twin is not None and self._twin.iteration == self.iteration:
             self._influence = self._twin._influence
         if self._influence is None:
             time = elapsed_steps(joint.starts) / module.time_unit
             views = Views.of(joint.observations, joint.actions, joint.alive, time)
             self._influence = module.estimator.influence(stack_parameters([module.estimator]), views)[0]
-        return seen_from(self._influence, agent)
+        return received(self._influence)[:, :, agent], self._influence[:, :, agent]
 
     # -- the estimator
 
@@ -403,12 +399,6 @@ def _without_what_is_not_needed(joint: JointTrajectory) -> JointTrajectory:
 
 _ESTIMATOR = "estimator."
 """Prefix of an estimator's stacked parameters."""
-
-
-def seen_from(influence: Tensor, agent: int) -> tuple[Tensor, Tensor]:
-    """What one agent received from and gave to its co-players, both `[..., N - 1]` in order of place, of `[..., N, N]`."""
-    others = in_order_of_place(influence.shape[-1], influence.device)[agent, 1:]
-    return influence[..., others, agent], influence[..., agent, others]
 
 
 def _distinct(estimators: list[Estimator]) -> list[Estimator]:

@@ -87,7 +87,11 @@ def test_two_learners_reciprocate_as_one_does(ray_local):
     """Estimators and acting networks, on whole batches: two minibatches of half the rows are one of all."""
     whole = 2**31
     network = {"form": "counterfactual", "refit_every": 1, "epochs": 2, "minibatch_size": whole, "buffer_size": 2}
-    counting = {"kind": "reciprocator", "normalize_reciprocal": True, "estimator": {"form": "tabular", "refit_every": 1}}
+    counting = {
+        "kind": "reciprocator",
+        "normalize_reciprocal": True,
+        "estimator": {"form": "tabular", "refit_every": 1},
+    }
     other = {"kind": "reciprocator", "balance_input": False, "network": {"memory": "gru"}, "estimator": network}
     config = small_config("iterated_prisoners_dilemma", [counting, other], steps=10).training(minibatch_size=whole)
     config.environment(env_config={"preset": "reciprocator", "episode_length": 10})
@@ -100,7 +104,12 @@ def test_two_learners_reciprocate_as_one_does(ray_local):
     assert replica_difference(two) == 0.0
     for module, agent in (("reciprocator_0", 0), ("reciprocator_1", 1)):
         pair = f"agent_{agent}_to_{1 - agent}"
-        for name in (f"influence/{pair}", f"balance/{pair}", f"reciprocal_reward/agent_{agent}", "reshaped_reward_mean"):
+        for name in (
+            f"influence/{pair}",
+            f"balance/{pair}",
+            f"reciprocal_reward/agent_{agent}",
+            "reshaped_reward_mean",
+        ):
             assert double[module][name] == pytest.approx(single[module][name], abs=1e-4), name
     one.stop()
     two.stop()

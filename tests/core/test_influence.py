@@ -21,6 +21,7 @@ from rllib_empathy.policies.influence import (
     Weights,
     discounted,
     elapsed_steps,
+    received,
 )
 from rllib_empathy.policies.networks import Architecture, NetworkOptions, stack_parameters
 from tests.core.made_up import made_up
@@ -81,17 +82,16 @@ def test_influence_is_that_of_whole_forward_passes(form, shape, players):
     joint = whole(1, shape, steps=4, games=2, agents=players)
     views = views_of(joint)
     found = estimators[0].influence(stack_parameters(estimators), views)
-    assert found.shape == (2, 4, 2, players, players)
+    assert found.shape == (2, 4, 2, players, players - 1)
     compared = 0
-    for number, step, game, i, j in product(range(2), range(4), range(2), range(players), range(players)):
-        value = found[number, step, game, i, j].item()
-        if i == j or not (joint.alive[step, game, i] and joint.alive[step, game, j]):
+    for number, step, game, i, place in product(range(2), range(4), range(2), range(players), range(players - 1)):
+        value = found[number, step, game, i, place].item()
+        order = [(i + k) % players for k in range(players)]
+        if not (joint.alive[step, game, i] and joint.alive[step, game, order[place + 1]]):
             assert value == 0
             continue
-        order = [(i + place) % players for place in range(players)]
         taken = [int(joint.actions[step, game, player]) for player in order]
         seen, time = joint.observations[step, game, i].double(), views.time[step, game, i].item()
-        place = order.index(j) - 1
 
         def q(actions: list[int], twin: int = 0, see: Any = (number, seen, i, time), place: int = place) -> float:
             return plain_values(estimators[see[0]], see[1], see[2], see[3], actions, twin)[0][place].item()
@@ -114,6 +114,16 @@ def test_rows_in_pieces_and_absent_viewers(monkeypatch):
     together = estimator.influence(parameters, views)
     monkeypatch.setattr("rllib_empathy.policies.influence.ROWS_AT_ONCE", 7)
     torch.testing.assert_close(estimator.influence(parameters, views), together)
+
+
+@pytest.mark.parametrize("players", [2, 3, 5])
+def test_what_one_gives_another_receives(players):
+    given = torch.rand(3, 2, players, players - 1)
+    got = received(given)
+    for i, k in product(range(players), range(1, players)):
+        j = (i + k) % players
+        place_of_i = (i - j) % players
+        assert torch.equal(got[..., i, k - 1], given[..., j, place_of_i - 1])
 
 
 def test_elapsed_steps_and_discounted_sums():
@@ -163,7 +173,7 @@ def test_counting_gives_frequencies_and_payoffs():
         defection = counts[i, state[step, game, i]]
         baseline = (1 - defection) * by_action[0] + defection * by_action[1]
         expected = by_action[actions[step, game, i]] - baseline
-        assert influence[step, game, i, 1 - i] == pytest.approx(expected, abs=1e-6)
+        assert influence[step, game, i, 0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_states_that_were_never_visited_keep_equal_frequencies():

@@ -63,9 +63,15 @@ def of_seats(world: str) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def influence_of(estimator: Any, joint: Any) -> torch.Tensor:
-    """`[T, B, N, N]` in episodes of 6 steps."""
+    """`[T, B, N, N]`, of the first agent on the second, in episodes of 6 steps."""
     views = Views.of(joint.observations, joint.actions, joint.alive, elapsed_steps(joint.starts) / 6)
-    return estimator.influence(stack_parameters([estimator]), views)[0]
+    given = estimator.influence(stack_parameters([estimator]), views)[0]
+    agents = joint.shape[2]
+    matrix = torch.zeros(*joint.shape, agents)
+    for agent in range(agents):
+        for place in range(agents - 1):
+            matrix[..., agent, (agent + 1 + place) % agents] = given[..., agent, place]
+    return matrix
 
 
 @pytest.mark.parametrize("memory", ["none", "gru"])
