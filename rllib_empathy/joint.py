@@ -161,8 +161,7 @@ def in_order_of_place(agents: int, device: torch.device) -> torch.Tensor:
 
 def rows_of(agents: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """A column `[T, B, N, ...]` as `[G, T, M, ...]`, for agents `[G, n]`: rows are the first one's B games, the second's ..."""
-    chosen = column[:, :, agents.to(column.device)]  # [T, B, G, n, ...]
-    return chosen.movedim((2, 0, 3, 1), (0, 1, 2, 3)).reshape(len(agents), len(column), -1, *column.shape[3:])
+    return torch.stack([torch.cat([column[:, :, agent] for agent in row], 1) for row in agents.tolist()])
 
 
 def _form(trajectory: JointTrajectory) -> tuple[Any, ...]:

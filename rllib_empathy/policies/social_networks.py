@@ -14,6 +14,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from env_registry.parameters import SettingError
 from rllib_empathy.policies.kind import WorldFacts
@@ -202,9 +203,10 @@ def converted_observations(
     """
     features = encode(architecture, parameters, observations)
     weight = parameters["hidden_1.weight"]
-    of_place = weight[..., features.shape[-1] :].transpose(1, 2)[:, places - 1]  # [G, M, P, H]
-    state = linear(features, weight[..., : features.shape[-1]], parameters["hidden_1.bias"])
-    x = torch.relu(state.unsqueeze(2) + of_place).flatten(1, 2)
+    of_state, of_place = weight.split((features.shape[-1], weight.shape[-1] - features.shape[-1]), -1)
+    who = functional.one_hot(places.flatten() - 1, of_place.shape[-1]).to(weight.dtype)
+    there = torch.matmul(who, of_place.transpose(1, 2)).unflatten(1, places.shape)  # [G, M, P, H]
+    x = torch.relu(linear(features, of_state, parameters["hidden_1.bias"]).unsqueeze(2) + there).flatten(1, 2)
     x = torch.relu(linear(x, parameters["hidden_2.weight"], parameters["hidden_2.bias"]))
     x = torch.sigmoid(linear(x, parameters["out.weight"], parameters["out.bias"]))
     return x.reshape(len(x), *places.shape, -1)
