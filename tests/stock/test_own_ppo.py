@@ -166,7 +166,7 @@ def test_two_runners_and_two_learners_stay_replicas(ray_local):
     assert (first[0] != second[0]).mean() > 0.5
     assert result["env_runners"]["agent_episode_returns_mean"] == pytest.approx(RETURNS)
     learned = result["learners"]["deckhand"]
-    assert learned["balance/agent_1_of_0_std"] > 0
+    assert learned["balance_std/agent_1_to_0"] > 0
     assert np.isfinite(learned["estimator/policy_cross_entropy"])
     algorithm.stop()
 
