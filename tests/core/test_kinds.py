@@ -171,7 +171,7 @@ def test_what_a_kind_says_of_itself(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rewards_and_gifts(name):
-    joint = made_up(1, shape=(5,), whole_episodes=KINDS[name].needs_whole_episodes).to_tensors()
+    joint = made_up(1, shape=(5,), whole_episodes=KINDS[name].needs_whole_episodes, context=7).to_tensors()
     kinds = [KINDS[name](f"agent_{agent}", options_of(name), (agent,)) for agent in range(3)]
     modules = {kind.module_id: module_of(name) for kind in kinds}
     for agent, kind in enumerate(kinds):
