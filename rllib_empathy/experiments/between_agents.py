@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from rllib_empathy.experiments.metrics_table import between_agents
 
 Floats = NDArray[np.float64]
 
@@ -21,10 +22,8 @@ SHOWN = {
 }
 """What a picture shows, of what is logged."""
 
-_BETWEEN_AGENTS = re.compile(r"learner/[^/]+/(.+)/agent_(\d+)_to_(\d+)")
 
-
-def between_agents(metrics: Mapping[str, Floats], parts: int) -> dict[str, Floats]:
+def matrices_between_agents(metrics: Mapping[str, Floats], parts: int) -> dict[str, Floats]:
     """What is logged between agents, name -> `[parts, N, N]`: means over equal parts of a run.
 
     NaN where nothing is known, on the diagonal for one; nothing at all of a run with fewer iterations than parts.
@@ -35,20 +34,20 @@ def between_agents(metrics: Mapping[str, Floats], parts: int) -> dict[str, Float
     """
     agents = sum(name.startswith("agent_return/") for name in metrics)
     found: dict[str, Floats] = {}
-    for column, values in metrics.items():
-        match = _BETWEEN_AGENTS.fullmatch(column)
-        if match and len(values) >= parts:
-            name, one, other = match[1], int(match[2]), int(match[3])
+    for name, pairs in between_agents(metrics).items():
+        for pair, values in pairs.items():
+            if len(values) < parts:
+                continue
             matrix = found.setdefault(name, np.full((parts, agents, agents), np.nan))
             for part, chunk in enumerate(np.array_split(values, parts)):
                 known = chunk[~np.isnan(chunk)]
-                matrix[part, one, other] = known.mean() if len(known) else np.nan
+                matrix[(part, *pair)] = known.mean() if len(known) else np.nan
     return found
 
 
 def draw_between_agents(metrics: Mapping[str, Floats], path: Path) -> bool:
     """Draws the course of `SHOWN` as heat maps, a row each, as a PNG; false if nothing of it is logged."""
-    matrices = {name: values for name, values in between_agents(metrics, PARTS).items() if name in SHOWN}
+    matrices = {name: values for name, values in matrices_between_agents(metrics, PARTS).items() if name in SHOWN}
     if not matrices:
         return False
     figure = Figure(figsize=(2.1 * PARTS, 2.6 * len(matrices)), layout="constrained")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import cycle
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from rllib_empathy.experiments.metrics_table import labels
+from rllib_empathy.experiments.metrics_table import between_agents, labels
 from rllib_empathy.population import Population
 
 Column = NDArray[np.float64]
@@ -77,7 +76,7 @@ def draw_curves(metrics: Mapping[str, Column], population: Population, title: st
         panels.append(per_agent("agent_return_after_gifts/", "return after gifts per agent"))
     panels += [per_agent(f"agent_events/{event}/", f"{event.replace('_', ' ')} per agent") for event in events]
     for name, what in BETWEEN_AGENTS.items():
-        pairs = _between_agents(metrics, population, name)
+        pairs = _pairs_of_labels(metrics, population, name)
         if pairs:
             panels.append(partial(_pairs_panel, metrics=metrics, pairs=pairs, what=what))
     columns = min(len(panels), 3)
@@ -111,16 +110,15 @@ def _agents_panel(axis: Axes, metrics: Mapping[str, Column], population: Populat
     finish(axis, what)
 
 
-def _between_agents(
+def _pairs_of_labels(
     metrics: Mapping[str, Column], population: Population, name: str
 ) -> dict[tuple[str, str], list[Column]]:
     """(label of who acts, label of whom it concerns) -> the columns of all pairs; those that are always 0 are left out."""
     label_of = {agent: name for name, agents in labels(population).items() for agent in agents}
     found: dict[tuple[str, str], list[Column]] = {}
-    for column_name, column in metrics.items():
-        pair = re.fullmatch(rf"learner/.*/{name}/agent_(\d+)_to_(\d+)", column_name)
-        if pair and np.nan_to_num(column).any():
-            one, other = (label_of[int(agent)] for agent in pair.groups())
+    for pair, column in between_agents(metrics).get(name, {}).items():
+        if np.nan_to_num(column).any():
+            one, other = (label_of[agent] for agent in pair)
             found.setdefault((one, other), []).append(column)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import isnan, nan
 from pathlib import Path
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 
 from rllib_empathy.population import Member, Population
 from rllib_empathy.sampling.episodes import SOCIAL
+
+Values = NDArray[np.float64]
+
+_OF_A_PAIR = re.compile(r"learner/[^/]+/(.+)/agent_(\d+)_to_(\d+)")
 
 Row = dict[str, float]
 """Name of a column -> number; NaN where it is not known (no episode has ended yet)."""
@@ -47,6 +52,16 @@ def episode_columns(population: Population, event_names: Sequence[str]) -> list[
         *(f"events/{name}" for name in event_names),
         *(f"agent_events/{name}/{agent}" for name in event_names for agent in agents),
     ]
+
+
+def between_agents(metrics: Mapping[str, Values]) -> dict[str, dict[tuple[int, int], Values]]:
+    """What Learners log of pairs of agents: name (like gift_share) -> (who acts, whom it concerns) -> column."""
+    found: dict[str, dict[tuple[int, int], Values]] = {}
+    for column, values in metrics.items():
+        pair = _OF_A_PAIR.fullmatch(column)
+        if pair:
+            found.setdefault(pair[1], {})[int(pair[2]), int(pair[3])] = values
+    return found
 
 
 def is_curated(column: str) -> bool:

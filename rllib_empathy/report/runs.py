@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_empathy.experiments.between_agents import between_agents
+from rllib_empathy.experiments.between_agents import matrices_between_agents
 from rllib_empathy.experiments.curves import smoothed
 from rllib_empathy.experiments.errors import RunFolderError
 from rllib_empathy.experiments.experiment import Experiment, load_experiment
@@ -96,7 +96,7 @@ class Group:
         """
         found: dict[str, list[Floats]] = {}
         for run in self.runs:
-            for name, matrix in between_agents(run.metrics, parts).items():
+            for name, matrix in matrices_between_agents(run.metrics, parts).items():
                 found.setdefault(name, []).append(matrix)
         return {name: np.mean(matrices, 0) for name, matrices in found.items()}
 

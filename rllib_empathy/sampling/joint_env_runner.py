@@ -127,9 +127,8 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         """
         if random_actions:
             raise ValueError("This runner has no random_actions; put agents of kind 'random' into the population.")
-        if (
-            self._is_new
-        ):  # RLlib has not noticed the restart; it does now, and the algorithm brings the runner up to date
+        if self._is_new:
+            # RLlib has not noticed the restart. It does now, and the algorithm brings the runner up to date.
             raise RuntimeError("This runner replaces one that died: it plays when it has been told the population.")
         explore = self.config.explore if explore is None else explore
         if self.world is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rllib_empathy.experiments.between_agents import PARTS, between_agents, draw_between_agents
+from rllib_empathy.experiments.between_agents import PARTS, draw_between_agents, matrices_between_agents
 
 METRICS = {
     "agent_return/0": np.zeros(10),
@@ -16,7 +16,7 @@ METRICS = {
 
 
 def test_matrices_are_means_over_parts_of_a_run():
-    (name, matrices), *others = between_agents(METRICS, 5).items()
+    (name, matrices), *others = matrices_between_agents(METRICS, 5).items()
     assert (name, others) == ("gift_share", [])
     np.testing.assert_array_equal(matrices[:, 0, 1], [0.5, 2.5, 4.5, 6.5, 8.5])
     np.testing.assert_array_equal(matrices[:, 1, 0], [4, 1, 1, 1, 1])  # what is not known does not count
@@ -24,7 +24,7 @@ def test_matrices_are_means_over_parts_of_a_run():
 
 
 def test_a_short_run_has_none():
-    assert between_agents({name: values[: PARTS - 1] for name, values in METRICS.items()}, PARTS) == {}
+    assert matrices_between_agents({name: values[: PARTS - 1] for name, values in METRICS.items()}, PARTS) == {}
 
 
 def test_a_picture_where_there_is_something_to_see(tmp_path):
