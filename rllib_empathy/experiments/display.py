@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isnan, nan
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from rllib_empathy.experiments.statistics import first_and_last
 from rllib_empathy.experiments.tournament import Tournament
 from rllib_empathy.population import Population
 
+Shown = TypeVar("Shown", bound="ProgressBar")
+
 SECONDS_BETWEEN_LINES = 10
 """How often progress is written where the output is no terminal."""
 
@@ -30,7 +32,36 @@ AGENTS_WITH_INTERVALS = 5
 """Agents of a tournament up to which a terminal has room for intervals."""
 
 
-class TrainingProgress:
+class ProgressBar:
+    """A bar that is shown from entering to leaving, where the output is a terminal.
+
+    Args:
+        console: where it is shown.
+        begin: what is said until the first update.
+        total: of what is to be done.
+    """
+
+    def __init__(self, console: Console, begin: str, total: float) -> None:
+        self.console = console
+        columns = BarColumn(bar_width=20), TextColumn("{task.description}")
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(begin, total=total)
+
+    def show(self, done: float, what: str) -> None:
+        """Moves the bar."""
+        self._bar.update(self._task, completed=done, description=what)
+
+    def __enter__(self: Shown) -> Shown:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+class TrainingProgress(ProgressBar):
     """A bar with steps, returns, speed and time left; lines of text where the output is no terminal.
 
     Args:
@@ -39,23 +70,11 @@ class TrainingProgress:
     """
 
     def __init__(self, console: Console, stop: Stop) -> None:
-        self.console = console
+        super().__init__(console, "the first batch is being sampled", total=1.0)
         self.stop = stop
-        self._bar = Progress(BarColumn(bar_width=20), TextColumn("{task.description}"), console=console)
-        self._task = self._bar.add_task("the first batch is being sampled", total=1.0)
         self._returns: dict[str, float] = {}
         self._first: tuple[float, float] | None = None
         self._last_line = 0.0
-
-    def __enter__(self) -> TrainingProgress:
-        if self.console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def update(self, row: Row) -> None:
         """Shows an iteration's metrics."""
@@ -66,7 +85,7 @@ class TrainingProgress:
                 old = self._returns.get(name, value)
                 self._returns[name] = old + 0.2 * (value - old)
         steps, returns = self._speed(row, share), self._learned()
-        self._bar.update(self._task, completed=share, description=f"{steps}\n{returns}")
+        self.show(share, f"{steps}\n{returns}")
         if not self.console.is_terminal and (monotonic() - self._last_line >= SECONDS_BETWEEN_LINES or share >= 1):
             self._last_line = monotonic()
             self.console.print(f"{steps} | {returns}", soft_wrap=True, highlight=False)

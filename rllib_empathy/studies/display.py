@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isinf
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from rllib_empathy.experiments.display import clock
+from rllib_empathy.experiments.display import ProgressBar, clock
 from rllib_empathy.studies.study_folder import Outcome, StudyFolder
 from rllib_empathy.studies.trainable import SCORE
 from rllib_empathy.studies.trials import Trial
 from rllib_empathy.studies.tuning import Watcher
 
 
-class StudyProgress(Watcher):
+class StudyProgress(Watcher, ProgressBar):
     """A bar over all trials, and a line for each one that has ended.
 
     Args:
@@ -28,24 +26,12 @@ class StudyProgress(Watcher):
     """
 
     def __init__(self, console: Console, trials: Sequence[Trial], folder: StudyFolder) -> None:
-        self.console = console
+        ProgressBar.__init__(self, console, "trials are being started", total=len(trials))
         self._stops = {trial.name: trial.experiment.stop for trial in trials}
         # Trials that failed are tried again.
         self._ended = {name for name, outcome in folder.outcomes().items() if outcome.ended != "failed"}
         self._shares = {name: float(name in self._ended) for name in self._stops}
         self._begun, self._share_then = monotonic(), sum(self._shares.values())
-        self._bar = Progress(BarColumn(bar_width=20), TextColumn("{task.description}"), console=console)
-        self._task = self._bar.add_task("trials are being started", total=len(trials))
-
-    def __enter__(self) -> StudyProgress:
-        if self.console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def on_result(self, trial: str, result: dict[str, Any]) -> None:
         self._shares[trial] = self._stops[trial].progress(result)
@@ -55,7 +41,7 @@ class StudyProgress(Watcher):
         if done > self._share_then:
             left = (monotonic() - self._begun) * (len(self._stops) - done) / (done - self._share_then)
             parts.append(f"{clock(left)} left")
-        self._bar.update(self._task, completed=done, description=" | ".join(parts))
+        self.show(done, " | ".join(parts))
 
     def on_end(self, outcome: Outcome, result: dict[str, Any]) -> None:
         self._shares[outcome.trial] = 1.0
