@@ -348,7 +348,9 @@ class Counterfactual(_NetworkEstimator):
         return _layer(parameters, "value", torch.relu(_layer(parameters, "value_hidden", x)))
 
     def _log_policy(self, parameters: Parameters, x: Tensor) -> Tensor:
-        return torch.log_softmax(_layer(parameters, "policy", torch.relu(_layer(parameters, "policy_hidden", x))), -1)
+        logits = _layer(parameters, "policy", torch.relu(_layer(parameters, "policy_hidden", x)))
+        by_action = logits.transpose(1, 2).contiguous()  # a softmax along so short a last axis takes ten times as long
+        return torch.log_softmax(by_action, 1).transpose(1, 2)
 
     def _influence(self, parameters: Parameters, rows: Views) -> Tensor:
         x = self._trunk(parameters, rows)
@@ -357,9 +359,9 @@ class Counterfactual(_NetworkEstimator):
         columns = parameters["outcome_hidden.weight"][..., first : first + self.actions].transpose(1, 2).contiguous()
         rewards, futures = parameters["outcome.weight"].chunk(2, 1)
         to_values = rewards + self.gamma * futures  # [G, N - 1, H]; the bias is the same for all alternatives
-        alternatives = (without.unsqueeze(2) + columns.unsqueeze(1)).clamp_(min=0).flatten(1, 2)  # [G, R * A, H]
+        alternatives = (without.unsqueeze(1) + columns.unsqueeze(2)).clamp_(min=0).flatten(1, 2)  # [G, A * R, H]
         values = torch.bmm(alternatives, to_values.transpose(1, 2))
-        values = values.view(len(x), -1, self.actions, self.players - 1).transpose(2, 3)  # [G, R, N - 1, A]
+        values = values.view(len(x), self.actions, -1, self.players - 1).movedim(1, -1)  # [G, R, N - 1, A]
         policy = self._log_policy(parameters, x).exp().unsqueeze(2).expand(values.shape)
         return value_influence(values, rows.actions[:, :1].expand(values.shape[:-1]), policy)
 
