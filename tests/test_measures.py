@@ -18,6 +18,7 @@ COLUMNS = {
     "agent_events/cleaned/0": 6.0,
     "agent_events/cleaned/1": 2.0,
     "agent_events/cleaned/2": 0.0,
+    "agent_events/eaten/1": 6.0,
 }
 
 
@@ -25,9 +26,20 @@ def test_columns_means_over_agents_and_largest_shares():
     assert measure(COLUMNS, "group_return") == 7
     assert measure(COLUMNS, "learned/gift_share_when/cleaned") == pytest.approx(0.3)
     assert measure(COLUMNS, "largest_share/cleaned") == pytest.approx(0.75)
+    assert measure(COLUMNS, "event_share/cleaned/1") == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("name", ["learned/gift_share_when/eaten", "largest_share/eaten", "equality", "learned/"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "learned/gift_share_when/eaten",
+        "largest_share/slept",
+        "event_share/slept/1",
+        "event_share/cleaned/2",
+        "equality",
+        "learned/",
+    ],
+)
 def test_what_is_not_there_is_nan(name):
     assert np.isnan(measure(COLUMNS, name))
 
@@ -48,6 +60,11 @@ def test_curves_are_measured_point_by_point(rows):
 
 def test_names_are_known_before_anything_has_run():
     names = measured_names(["group_return", "agent_return/0", "agent_return/1", "events/cleaned"])
-    assert {"group_return", "largest_share/cleaned", "learned/gift_share_otherwise/cleaned"} <= set(names)
+    assert {
+        "group_return",
+        "largest_share/cleaned",
+        "event_share/cleaned/1",
+        "learned/gift_share_otherwise/cleaned",
+    } <= set(names)
     assert {"learned/gift_share/agent_0_to_1", "learned/gift_share/agent_1_to_0"} <= set(names)
     assert "learned/gift_share/agent_0_to_0" not in names
