@@ -1,6 +1,7 @@
 """A short experiment on a small cluster of this machine, in which processes and nodes are killed at random.
 
 python -m benchmarks.faults --kills 10
+python -m benchmarks.faults --kills 0 --games 2500   # trajectories of an iteration do not fit into an object store
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from rich.console import Console
 from rllib_empathy.experiments.metrics_table import read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder
 
-GAMES, STEPS, RUNNERS = 8, 20, 3
-"""Per runner; runners."""
+STEPS, RUNNERS = 20, 3
+"""Of a fragment; runners."""
+
+OBJECT_STORE = 80 * 2**20
+"""Bytes on each node; Ray allows hardly less."""
 
 EXPERIMENT = {
     "env_runners.num_env_runners": RUNNERS,
-    "env_runners.num_envs_per_env_runner": GAMES,
     "env_runners.rollout_fragment_length": STEPS,
     "training.network.hidden": "[16]",
     "checkpoint.every_iterations": 2,
@@ -45,19 +48,25 @@ class Trial:
         folder: where everything goes.
         iterations: after which it ends.
         learners: remote Learners; 0: the driver learns.
+        games: of each runner.
     """
 
-    def __init__(self, folder: Path, iterations: int, learners: int = 0) -> None:
+    def __init__(self, folder: Path, iterations: int, learners: int = 0, games: int = 8) -> None:
         from ray.cluster_utils import Cluster
 
         os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # machines that are busy take their time
-        self.iterations = iterations
+        self.iterations, self.games = iterations, games
         self.folder = RunFolder(folder / "quickstart" / "trial")
         self._cluster: Any = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": max(1, learners), "object_store_memory": 80 * 2**20}
+            initialize_head=True, head_node_args={"num_cpus": max(1, learners), "object_store_memory": OBJECT_STORE}
         )
         self._workers = [self._add_node() for _ in range(2)]
-        settings = {**EXPERIMENT, "stop.iterations": iterations, "learners.num_learners": learners}
+        settings = {
+            **EXPERIMENT,
+            "env_runners.num_envs_per_env_runner": games,
+            "stop.iterations": iterations,
+            "learners.num_learners": learners,
+        }
         overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         self._log = (folder / "log").open("w")
         self._driver = subprocess.Popen(
@@ -124,7 +133,7 @@ class Trial:
         self._workers.append(self._add_node())
 
     def _add_node(self) -> Any:
-        return self._cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+        return self._cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE)
 
     def _kill(self, *titles: str) -> None:
         raylets = [node.all_processes["raylet"][0].process.pid for node in self._cluster.list_all_nodes()]
@@ -147,7 +156,7 @@ def check(trial: Trial) -> dict[str, float]:
     rows = read_metrics(trial.folder.metrics)
     np.testing.assert_array_equal(rows["iteration"], np.arange(1, trial.iterations + 1))
     steps = np.diff(rows["env_steps"], prepend=0)
-    fragment = GAMES * STEPS
+    fragment = trial.games * STEPS
     assert set(steps) <= {fragment * runners for runners in range(1, RUNNERS + 1)}, steps
     return {
         "env steps": rows["env_steps"][-1],
@@ -159,10 +168,10 @@ def check(trial: Trial) -> dict[str, float]:
 
 
 @contextmanager
-def running(iterations: int, learners: int = 0) -> Iterator[Trial]:
+def running(iterations: int, learners: int = 0, games: int = 8) -> Iterator[Trial]:
     """A trial in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(Path(folder), iterations, learners)
+        trial = Trial(Path(folder), iterations, learners, games)
         try:
             yield trial
         finally:
@@ -174,12 +183,13 @@ def main(
     seed: Annotated[int, typer.Option(help="Of what is killed, and when.")] = 0,
     kinds: Annotated[str, typer.Option(help="What is killed, separated by commas.")] = "runner,node,driver",
     learners: Annotated[int, typer.Option(help="Remote Learners.")] = 0,
+    games: Annotated[int, typer.Option(help="Of each runner.")] = 8,
 ) -> None:
     """Kills at random, and says what became of the experiment."""
     console = Console()
     chance = random.Random(seed)
     disturb: Sequence[str] = [chance.choice(kinds.split(",")) for _ in range(kills)]
-    with running(5 * (kills + 1), learners) as trial:
+    with running(5 * (kills + 1), learners, games) as trial:
         for what in disturb:
             before = trial.iteration()
             trial.wait_for(lambda before=before: trial.iteration() > before, "the next iteration")  # type: ignore[misc]
