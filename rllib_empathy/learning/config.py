@@ -54,6 +54,8 @@ class EmpathyConfig(AlgorithmConfig):
         # Ray declares the processes of a silent machine dead after some 20 s, of a killed one at once.
         self.sample_timeout_s = 60.0
         self.env_runner_health_probe_timeout_s = 1.0
+        # With one, RLlib drops new weights for a runner if it has not heard yet that the ones before have been taken over.
+        self.max_requests_in_flight_per_env_runner = 2
         # No connectors on this path: nothing to merge or to broadcast between runners.
         self.merge_env_runner_states = False
         self.broadcast_env_runner_states = False
