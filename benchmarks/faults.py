@@ -64,7 +64,7 @@ class Trial:
         settings = {
             **EXPERIMENT,
             "env_runners.num_envs_per_env_runner": games,
-            "stop.iterations": iterations,
+            "stop": f"{{iterations: {iterations}}}",
             "learners.num_learners": learners,
         }
         overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
