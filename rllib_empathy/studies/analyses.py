@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from env_registry.parameters import Settings
+from rllib_empathy.schelling.diagram import Diagram, Verdict
 
 Scores = dict[str, NDArray[np.float64]]
 """Variant -> `[K]`, a number for each of its trials, starts or seeds."""
 
 Players = Callable[[str], list[str]]
 """ENTRY/VARIANT -> the run folders of that variant's trials."""
-
-CONDITIONS = ("all_beats_none", "all_beats_alone", "fear", "greed")
 
 
 class LaseTheory(Settings):
@@ -102,33 +101,32 @@ class SchellingDiagrams(Settings):
 
     games: dict[str, SchellingGame] = Field(min_length=1, description="name -> world and players")
     episodes: int = Field(40, ge=2, description="of each mixture and seed")
-    seeds: int = Field(5, ge=2, description="of worlds, or trials of trained players")
+    seeds: int = Field(5, ge=2, description="of worlds; of trained players at most as many as have finished")
 
     @property
     def variants(self) -> list[str]:
         """The games."""
         return list(self.games)
 
-    measures: ClassVar = ("is_dilemma", *CONDITIONS)
+    measures: ClassVar = ("is_dilemma", *Verdict._fields)
 
     def run(self, picture: Path, players: Players) -> dict[str, Scores]:
         """The differences of mean returns that make a dilemma, for each seed; 1 in `is_dilemma` if the signs are those of one."""
-        from rllib_empathy.schelling.diagram import Diagram
         from rllib_empathy.schelling.picture import draw_diagrams
         from rllib_empathy.schelling.playing import play_mixtures
 
         found: dict[str, Scores] = {name: {} for name in self.measures}
         together = {}
         for name, game in self.games.items():
-            pairs = zip(*(self._seeds(who, players) for who in (game.cooperator, game.defector)), strict=True)
+            pairs = zip(*(self._seeds(who, players) for who in (game.cooperator, game.defector)), strict=False)
             diagrams = [
                 play_mixtures(game.world, game.env_config, cooperator, defector, self.episodes, seed)
                 for seed, (cooperator, defector) in enumerate(pairs)
             ]
             verdicts = [diagram.verdict() for diagram in diagrams]
-            for condition in CONDITIONS:
+            for condition in Verdict._fields:
                 found[condition][name] = np.array([getattr(each, condition).difference.value for each in verdicts])
-            both, alone, fear, greed = (found[condition][name] > 0 for condition in CONDITIONS)
+            both, alone, fear, greed = (found[condition][name] > 0 for condition in Verdict._fields)
             found["is_dilemma"][name] = (both & alone & (fear | greed)).astype(np.float64)
             together[name] = Diagram(*(np.concatenate(rows, 1) for rows in zip(*diagrams, strict=True)))
         draw_diagrams(together, picture)
