@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from ray._common.utils import get_default_ray_temp_dir
 
 NEEDED = {
     "ip": "iproute2",
@@ -54,9 +55,10 @@ class Host:
         """Boots it."""
         temporary = self.home / "ray"
         temporary.mkdir(parents=True, exist_ok=True)
-        Path("/tmp/ray").mkdir(exist_ok=True)
+        shared = Path(get_default_ray_temp_dir())
+        shared.mkdir(exist_ok=True)
         # What Ray writes, and root's home, are the host's own; nothing else of the machine is hidden from it.
-        own = f"mount --bind {temporary} /tmp/ray && mount --bind {self.home / 'passwd'} /etc/passwd"
+        own = f"mount --bind {temporary} {shared} && mount --bind {self.home / 'passwd'} /etc/passwd"
         inside = f"{own} && exec $(command -v sshd) -D -e -f {self.home / 'sshd_config'}"
         with (self.home / "sshd.log").open("wb") as log:
             self._process = subprocess.Popen(
