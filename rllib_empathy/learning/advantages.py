@@ -8,6 +8,21 @@ from torch import Tensor
 from rllib_empathy.joint import JointTrajectory
 
 
+def discounted(x: Tensor, goes_on: Tensor, decay: Tensor | float) -> Tensor:
+    """Discounted sums  S_t = x_t + decay S_{t+1},  which end where the future does not go on, `[T, ...]`.
+
+    Args:
+        x: `[T, ...]`.
+        goes_on: `[T, ...]`, 0 where nothing follows the step.
+        decay: per step, a number or of a shape that fits `[...]`.
+    """
+    sums, total = torch.empty_like(x), torch.zeros_like(x[0])
+    for step in reversed(range(len(x))):
+        total = x[step] + decay * goes_on[step] * total
+        sums[step] = total
+    return sums
+
+
 def next_values(joint: JointTrajectory, values: Tensor, tail_values: Tensor) -> Tensor:
     """The value of the state after each step, `[T, B, N]`: 0 where the agent's future is over.
 
@@ -43,10 +58,4 @@ def generalized_advantages(
     errors = rewards + gamma * next_values(joint, values, tail_values) - values
     errors = torch.where(joint.alive, errors, 0.0)
     goes_on = joint.alive & joint.survives & ~(joint.terminated | joint.truncated).unsqueeze(-1)
-    decay = gamma * lambda_ * goes_on
-    advantages = torch.empty_like(errors)
-    advantage = torch.zeros_like(errors[0])
-    for step in reversed(range(len(errors))):
-        advantage = errors[step] + decay[step] * advantage
-        advantages[step] = advantage
-    return advantages
+    return discounted(errors, goes_on, gamma * lambda_)

@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from env_registry.parameters import Settings
 from rllib_empathy.joint import JointTrajectory, in_order_of_place
+from rllib_empathy.learning.advantages import discounted
 from rllib_empathy.learning.distributed import average
 from rllib_empathy.learning.statistics import explained_variance
 from rllib_empathy.policies.kind import Statistics
@@ -143,15 +144,6 @@ def elapsed_steps(starts: Tensor) -> Tensor:
     """Steps since the episode's start, `[T, B]` float32, in a trajectory of whole episodes."""
     number = torch.arange(len(starts), device=starts.device).unsqueeze(1).expand(starts.shape)
     return (number - torch.where(starts, number, 0).cummax(0).values).float()
-
-
-def discounted(rewards: Tensor, goes_on: Tensor, gamma: float) -> Tensor:
-    """Discounted sums of rewards from each step on, `[T, ...]`: an episode's limit is its end."""
-    sums, total = torch.empty_like(rewards), torch.zeros_like(rewards[0])
-    for step in reversed(range(len(rewards))):
-        total = rewards[step] + gamma * goes_on[step] * total
-        sums[step] = total
-    return sums
 
 
 def received(given: Tensor) -> Tensor:

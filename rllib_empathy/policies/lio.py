@@ -16,6 +16,7 @@ from torch import Tensor
 
 from env_registry.parameters import SettingError
 from rllib_empathy.joint import JointTrajectory, rows_of
+from rllib_empathy.learning.advantages import discounted
 from rllib_empathy.learning.distributed import average
 from rllib_empathy.policies.a2c import A2C
 from rllib_empathy.policies.actor_critic import (
@@ -27,7 +28,7 @@ from rllib_empathy.policies.actor_critic import (
     scheduled,
 )
 from rllib_empathy.policies.incentive_network import IncentiveNetwork, paid
-from rllib_empathy.policies.influence import discounted, elapsed_steps
+from rllib_empathy.policies.influence import elapsed_steps
 from rllib_empathy.policies.kind import AgentKind, Statistics, WorldFacts, register_kind
 from rllib_empathy.policies.networks import (
     Architecture,
@@ -278,7 +279,7 @@ def worth_of_incentives(groups: Sequence[LearningGroup], before: JointTrajectory
     for kind, _ in members:
         gamma[list(kind.agents)] = kind.options.gamma
     goes_on = ~(now.terminated | now.truncated).unsqueeze(-1)
-    returns = discounted(now.rewards * now.alive, gamma * goes_on, 1.0).transpose(1, 2)  # [T, N, B]
+    returns = discounted(now.rewards * now.alive, goes_on, gamma).transpose(1, 2)  # [T, N, B]
     returns = less_the_others_mean(returns, now.alive.any(2).unsqueeze(1)).transpose(1, 2)
     givers = sorted(agent for kind, _ in members for agent in kind.agents)
     goes_on = before.alive & before.survives & ~(before.terminated | before.truncated).unsqueeze(-1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from env_registry.matrix_game import MatrixGame
 from env_registry.parameters import SettingError, checked
 from rllib_empathy.joint import JointTrajectory, in_order_of_place
-from rllib_empathy.learning.distributed import average, world_size
+from rllib_empathy.learning.distributed import average, total
 from rllib_empathy.policies.actor_critic import EPISODE, ActorCriticModule, Schedule, architecture_for, scheduled
 from rllib_empathy.policies.influence import (
     ESTIMATORS,
@@ -292,7 +292,7 @@ class Reciprocator(PPO):
                 "shuffle their seats. Set shuffle_seats: false."
             )
         self.iteration += 1
-        self.env_steps += int(average(torch.tensor(float(joint.env_steps()))).item() * world_size())
+        self.env_steps += int(total(torch.tensor(float(joint.env_steps()))))
         self.recent.append(_without_what_is_not_needed(joint))
         self._statistics = {}
         self._influence = None

@@ -72,8 +72,7 @@ def _reshapes(kind: type[AgentKind]) -> bool:
 
 
 def _has_other_networks(kind: type[AgentKind]) -> bool:
-    own = kind.auxiliary_parameters if issubclass(kind, ActorCriticKind) else ActorCriticKind.auxiliary_parameters
-    return own is not ActorCriticKind.auxiliary_parameters
+    return issubclass(kind, ActorCriticKind) and kind.auxiliary_parameters is not ActorCriticKind.auxiliary_parameters
 
 
 def _overrides(kind: type, base: type, method: str) -> bool:

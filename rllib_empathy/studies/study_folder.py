@@ -100,12 +100,12 @@ class StudyFolder:
         Raises:
             RunFolderError: it cannot be written.
         """
-        known = self.outcomes()
+        known, outcomes = self.outcomes(), earlier.outcomes()
         for trial in trials:
-            name, there = trial.name, earlier.outcomes().get(trial.name)
-            if name in known or there is None or there.ended != "finished":
+            there = outcomes.get(trial.name)
+            if trial.name in known or there is None or there.ended != "finished":
                 continue
-            mine, other = self.trial(name), earlier.trial(name)
+            mine, other = self.trial(trial.name), earlier.trial(trial.name)
             try:
                 if mine.resolved.read_bytes() == other.resolved.read_bytes():
                     shutil.copytree(other.path, mine.path, dirs_exist_ok=True)

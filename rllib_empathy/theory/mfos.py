@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from rllib_empathy.learning.advantages import discounted
 from rllib_empathy.theory.ipd import Learner, course
 
 
@@ -116,10 +117,8 @@ def advantages(rewards: Tensor, values: Tensor, discount: float, trace: float) -
         discount: in [0, 1].
         trace: in [0, 1]; 1: discounted rewards less the value.
     """
-    estimates = rewards + discount * values[1:] - values[:-1]
-    for step in reversed(range(len(rewards) - 1)):
-        estimates[step] += discount * trace * estimates[step + 1]
-    return estimates
+    errors = rewards + discount * values[1:] - values[:-1]
+    return discounted(errors, torch.ones_like(errors), discount * trace)
 
 
 def improve(

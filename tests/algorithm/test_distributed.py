@@ -68,9 +68,10 @@ def test_two_runners_resume_bit_equal_and_survive_a_kill(ray_local, tmp_path):
     algorithm.stop()
 
 
-def test_two_learners_learn_what_one_does(ray_local):
+@pytest.mark.parametrize("remote", [0, 1])
+def test_two_learners_learn_what_one_does(ray_local, remote):
     population = ["a2c", "a2c", {"kind": "a2c", "network": {"memory": "gru", "memory_size": 8}}, "random"]
-    config = small_config(population=population, games=16).env_runners(num_env_runners=1)
+    config = small_config(population=population, games=16).env_runners(num_env_runners=remote)
     one, two = config.copy().build_algo(), config.copy().learners(num_learners=2).build_algo()
     np.testing.assert_array_equal(weights(one), weights(two))
     for _ in range(3):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from rllib_empathy.learning.advantages import discounted
 from rllib_empathy.policies.influence import (
     ESTIMATORS,
     Counterfactual,
@@ -19,7 +20,6 @@ from rllib_empathy.policies.influence import (
     Twins,
     Views,
     Weights,
-    discounted,
     elapsed_steps,
     received,
 )
