@@ -120,7 +120,7 @@ class EmpathyLearner(TorchLearner):
             self._log_after_gifts(joint, received)
             seats = {mid: kind.agents for mid, kind in self._kinds.items()}
             for key, value in gift_statistics(joint, weights, seats).items():
-                self.metrics.log_value(key, value, window=1)
+                self._log_mean(key, value)
         self._log_steps(joint)
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
@@ -274,7 +274,10 @@ class EmpathyLearner(TorchLearner):
     def _log(self, group: LearningGroup, statistics: dict[str, Tensor]) -> None:
         for name, per_agent in statistics.items():
             for kind, value in zip(group.kinds, per_agent.tolist(), strict=True):
-                self.metrics.log_value((kind.module_id, name), value, window=1)
+                self._log_mean((kind.module_id, name), value)
+
+    def _log_mean(self, key: tuple[str, ...], value: float) -> None:
+        self.metrics.log_value(key, value, reduce="learner_mean")
 
     def _log_rewards(self, joint: JointTrajectory, rewards: Tensor) -> None:
         """Extrinsic and reshaped rewards apart: means per step in which the agent is alive."""
@@ -282,14 +285,10 @@ class EmpathyLearner(TorchLearner):
         reshaped = mean_per_step(joint, rewards).tolist()
         for mid, kind in self._kinds.items():
             shares = len(kind.agents)
-            self.metrics.log_value(
-                (mid, "extrinsic_reward_mean"), sum(extrinsic[agent] for agent in kind.agents) / shares, window=1
-            )
-            self.metrics.log_value(
-                (mid, "reshaped_reward_mean"), sum(reshaped[agent] for agent in kind.agents) / shares, window=1
-            )
+            self._log_mean((mid, "extrinsic_reward_mean"), sum(extrinsic[agent] for agent in kind.agents) / shares)
+            self._log_mean((mid, "reshaped_reward_mean"), sum(reshaped[agent] for agent in kind.agents) / shares)
             for name, value in kind.statistics().items():
-                self.metrics.log_value((mid, name), value, window=1)
+                self._log_mean((mid, name), value)
 
     def _log_after_gifts(self, joint: JointTrajectory, received: Tensor) -> None:
         """Returns and equality of whole episodes after all gifts."""

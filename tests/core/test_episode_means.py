@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from rllib_empathy.episode_means import STATS, EpisodeMeanStats, sum_and_count
+from rllib_empathy.episode_means import STATS, EpisodeMeanStats, LearnerMeanStats, sum_and_count
 
 few = settings(max_examples=50, deadline=None)
 EPISODES = st.lists(st.floats(-1e3, 1e3), max_size=5)
@@ -141,3 +141,20 @@ def test_sum_and_count():
     assert sum_and_count(np.array([1.0, 2.0])) == (3.0, 2)
     assert sum_and_count(np.array([], np.float32)) == (0.0, 0)
     assert STATS["episode_mean"] is EpisodeMeanStats
+
+
+@few
+@given(st.lists(st.lists(st.floats(-10, 10) | st.just(math.nan), max_size=1), min_size=1, max_size=4))
+def test_a_mean_over_learners_is_what_they_said_in_this_iteration(said):
+    driver = logger(root=True)
+    learners = [logger(root=False) for _ in said]
+    for learner, numbers in zip(learners, said, strict=True):
+        learner.log_value(KEY, 100.0, reduce="learner_mean")  # of the iteration before
+        learner.reduce()
+        for number in numbers:
+            learner.log_value(KEY, number, reduce="learner_mean")
+    driver.aggregate([pickle.loads(pickle.dumps(learner.reduce())) for learner in learners])
+    known = [number for numbers in said for number in numbers if not math.isnan(number)]
+    np.testing.assert_allclose(result(driver), np.mean(known) if known else math.nan)
+    assert math.isnan(result(driver))
+    assert STATS["learner_mean"] is LearnerMeanStats
