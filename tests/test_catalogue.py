@@ -17,8 +17,9 @@ from rllib_empathy.cli import app
 from rllib_empathy.experiments.metrics_table import flat_metrics
 from rllib_empathy.studies.analyses import IpdTheory, LaseTheory, SchellingDiagrams
 from rllib_empathy.studies.catalogue import Expectation, catalogue, load_reproduction, trials_to_reproduce
-from rllib_empathy.studies.finished import finished, run_analysis
+from rllib_empathy.studies.finished import finished, last_study, run_analysis
 from rllib_empathy.studies.measures import measure
+from rllib_empathy.studies.study_folder import StudyFolder
 
 ENTRY: dict[str, Any] = {
     "title": "Payoffs decide",
@@ -219,6 +220,27 @@ def test_players_that_are_not_trained_are_asked_for(tmp_path):
 def test_unknown_entries_are_named():
     with pytest.raises(SettingError, match=r"Did you mean 'lase_cleanup'"):
         load_reproduction("lase_claenup", "small")
+
+
+def test_a_study_counts_only_while_defaults_are_what_they_were(tmp_path):
+    path = written(tmp_path / "payoffs.yaml")
+    reproduction = load_reproduction(str(path), "small")
+    assert reproduction.experiment is not None
+    trials = trials_to_reproduce(reproduction)
+    folder = StudyFolder.create(tmp_path / "runs", reproduction.experiment, trials)
+    assert last_study(tmp_path / "runs", reproduction, trials) is not None
+    resolved = folder.trial(trials[0].name).resolved
+    settings = yaml.safe_load(resolved.read_text())
+
+    del settings["population"][0]["count"]  # written before there was such an option
+    resolved.write_text(yaml.safe_dump(settings))
+    assert [folder.has(trial) for trial in trials] == [True] * 4
+
+    settings["env_config"]["payoffs"][0] = 8  # what was then the default
+    resolved.write_text(yaml.safe_dump(settings))
+    assert [folder.has(trial) for trial in trials] == [False] + [True] * 3
+    assert last_study(tmp_path / "runs", reproduction, trials) is None
+    assert last_study(tmp_path / "runs", reproduction) is not None
 
 
 def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monkeypatch):

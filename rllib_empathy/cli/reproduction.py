@@ -34,8 +34,8 @@ def reproduce(
 ) -> None:
     """Run the study of a published result, and write numbers, intervals and verdict on the page of results.
 
-    A study that was cut off goes on; one that is finished is only written on the page. Where an entry was changed, trials that
-    have been run with just the same settings are taken over.
+    A study that was cut off goes on; one that is finished is only written on the page. Where an entry or a default was changed,
+    trials that have been run with just the same settings are taken over.
     """
     prepare()
     from rllib_empathy.studies.catalogue import catalogue, load_reproduction, trials_to_reproduce
@@ -51,8 +51,8 @@ def reproduce(
                 console.print(f"{known:32}{load_reproduction(known, 'small').entry.title}", highlight=False)
             return
         wanted = [load_reproduction(entry, scale.value) for entry in (catalogue() if name == "all" else [name])]
-        todo = [found for found in wanted if again or not finished(out, found)]
-        trials_of = {found.name: trials_to_reproduce(found) for found in todo if found.experiment}
+        trials_of = {found.name: trials_to_reproduce(found) for found in wanted if found.experiment}
+        todo = [found for found in wanted if again or not finished(out, found, trials_of.get(found.name, ()))]
         uri = store_uri(mlflow, out)
         failed = []
         begun: set[str] = set()  # studies that this call has run, and that several entries may show
@@ -64,7 +64,7 @@ def reproduce(
                 continue
             begun.add(reproduction.experiment.name)
             trials = trials_of[reproduction.name]
-            folder = None if again else last_study(out, reproduction)
+            folder = None if again else last_study(out, reproduction, trials)
             if folder is None:
                 before = [] if again else studies(out, reproduction)
                 folder = StudyFolder.create(out, reproduction.experiment, trials)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from rllib_empathy.studies.measures import measure
 from rllib_empathy.studies.picture import draw_study
 from rllib_empathy.studies.results import StudyResults, last_means
 from rllib_empathy.studies.study_folder import StudyFolder
+from rllib_empathy.studies.trials import Trial
 
 PICTURE, NUMBERS = "picture.png", "numbers.json"
 """Files of an analysis in its folder."""
@@ -145,11 +147,17 @@ def _commit(found: dict[str, Any]) -> str:
     return f"commit {(found['git_commit'] or 'unknown')[:12]}"
 
 
-def last_study(out: Path, reproduction: Reproduction) -> StudyFolder | None:
-    """The newest study of an entry at a scale, as the entry is now, finished or not; None if it was never begun."""
+def last_study(out: Path, reproduction: Reproduction, trials: Sequence[Trial] = ()) -> StudyFolder | None:
+    """The newest study of an entry at a scale, as the entry is now, finished or not; None if it was never begun.
+
+    Args:
+        out: folder of all studies.
+        reproduction: the entry.
+        trials: its trials; if given, their defaults have to be those of then, too.
+    """
     for folder in studies(out, reproduction):
         with contextlib.suppress(SettingError):  # written by another version
-            if load_experiment(folder.experiment) == reproduction.experiment:
+            if load_experiment(folder.experiment) == reproduction.experiment and all(map(folder.has, trials)):
                 return folder
     return None
 
@@ -161,8 +169,14 @@ def studies(out: Path, reproduction: Reproduction) -> list[StudyFolder]:
     return [StudyFolder(path.parent.absolute()) for path in paths]
 
 
-def finished(out: Path, reproduction: Reproduction) -> Finished | None:
-    """An entry with its newest study, if all of that study's trials have ended, or with what its analysis gave."""
+def finished(out: Path, reproduction: Reproduction, trials: Sequence[Trial] = ()) -> Finished | None:
+    """An entry with its newest study, if all of that study's trials have ended, or with what its analysis gave.
+
+    Args:
+        out: folder of all studies.
+        reproduction: the entry.
+        trials: see `last_study`.
+    """
     if reproduction.entry.analysis:
         folder = _analysis_folder(out, reproduction)
         if not (folder / NUMBERS).exists():
@@ -170,7 +184,7 @@ def finished(out: Path, reproduction: Reproduction) -> Finished | None:
         found = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
         asked = reproduction.entry.analysis.model_dump(mode="json")
         return FinishedAnalysis(reproduction, folder, found) if found["analysis"] == asked else None
-    study = last_study(out, reproduction)
+    study = last_study(out, reproduction, trials)
     if study is None or not study.results.exists():
         return None
     results = StudyResults.from_json(json.loads(study.results.read_text(encoding="utf-8")))

@@ -19,9 +19,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from rllib_empathy.experiments.building import resolved
@@ -94,8 +95,22 @@ class StudyFolder:
         """The run folder of a trial."""
         return RunFolder(self.path / name)
 
+    def has(self, trial: Trial) -> bool:
+        """Whether it holds the trial with the settings that it has now, defaults included.
+
+        An option that is younger than the trial does not count: with its default, agents do what they did before.
+        """
+        run, now = self.trial(trial.name), resolved(trial.experiment, trial.config).to_yaml()
+        with contextlib.suppress(FileNotFoundError):
+            before = run.resolved.read_text(encoding="utf-8")
+            if before == now:
+                return True
+            asked_the_same = run.experiment.read_text(encoding="utf-8") == trial.experiment.to_yaml()
+            return asked_the_same and _are_within(yaml.safe_load(before), yaml.safe_load(now))
+        return False
+
     def take_over(self, trials: Sequence[Trial], earlier: StudyFolder) -> None:
-        """Copies what an earlier study finished with exactly the same settings, defaults included, and counts it as finished.
+        """Copies what an earlier study finished with just the same settings (`has`), and counts it as finished.
 
         Raises:
             RunFolderError: it cannot be written.
@@ -103,13 +118,12 @@ class StudyFolder:
         known, outcomes = self.outcomes(), earlier.outcomes()
         for trial in trials:
             there = outcomes.get(trial.name)
-            if trial.name in known or there is None or there.ended != "finished":
+            if trial.name in known or there is None or there.ended != "finished" or not earlier.has(trial):
                 continue
             mine, other = self.trial(trial.name), earlier.trial(trial.name)
             try:
-                if mine.resolved.read_bytes() == other.resolved.read_bytes():
-                    shutil.copytree(other.path, mine.path, dirs_exist_ok=True)
-                    self.add_outcome(there)
+                shutil.copytree(other.path, mine.path, dirs_exist_ok=True)
+                self.add_outcome(there)
             except OSError as error:
                 raise RunFolderError(
                     f"{other.path} cannot be copied to {mine.path}: {error.strerror or error}."
@@ -142,3 +156,12 @@ class StudyFolder:
                 outcome = Outcome(**json.loads(line))
                 found[outcome.trial] = outcome
         return found
+
+
+def _are_within(known: Any, now: Any) -> bool:
+    """Whether all settings that were known have the same values now."""
+    if isinstance(known, dict) and isinstance(now, dict):
+        return all(name in now and _are_within(value, now[name]) for name, value in known.items())
+    if isinstance(known, list) and isinstance(now, list):
+        return len(known) == len(now) and all(map(_are_within, known, now))
+    return bool(known == now)
