@@ -37,7 +37,7 @@ class SocialOptions(Settings):
     social_gamma: float = Field(0.99, ge=0, le=1, description="discount of the joint-action critic")
     social_hidden: int = Field(128, ge=1, description="width of the auxiliary networks")
     social_epochs: int = Field(1, ge=1, description="passes of the auxiliary networks over a batch")
-    social_minibatches: int = Field(2, ge=1, description="gradient steps of the auxiliary networks per pass")
+    social_minibatches: int = Field(4, ge=1, description="gradient steps of the auxiliary networks per pass")
     delta: float = Field(
         0.1, ge=0, le=1, description="weight of staying close to the own observation in perspective taking"
     )
@@ -45,6 +45,6 @@ class SocialOptions(Settings):
         0.15, gt=0, le=1, description="share of the rows that perspective taking learns from"
     )
     update_frequency: int = Field(
-        1, ge=1, description="iterations from one update of the auxiliary networks to the next"
+        2, ge=1, description="iterations from one update of the auxiliary networks to the next"
     )
     buffer_size: int = Field(1, ge=1, description="recent joint trajectories to learn from; 1: the newest only")
