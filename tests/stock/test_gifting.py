@@ -118,7 +118,7 @@ def test_an_agent_gives_nothing_to_those_who_are_not_there():
 
 
 def test_networks_learn_and_go_on_from_a_saved_state():
-    kinds = {"policy_0": {"kind": "lase", "buffer_size": 2}, "policy_2": "lase", "policy_3": "go"}
+    kinds = {"policy_0": {"kind": "lase", "buffer_size": 2, "update_frequency": 1}, "policy_2": "lase", "policy_3": "go"}
     first, second = gifting(kinds), gifting(kinds)
     for one in (first, second):
         one.reshape(whole_episodes())
@@ -138,7 +138,8 @@ def test_networks_learn_and_go_on_from_a_saved_state():
 
 
 def test_policies_that_are_not_trained_keep_their_networks():
-    made = gifting({"policy_0": "lase", "policy_1": "lase"})
+    lase = {"kind": "lase", "update_frequency": 1}
+    made = gifting({"policy_0": lase, "policy_1": lase})
     made.reshape(whole_episodes())
     before = {mid: networks["social"].state_dict() for mid, networks in made.networks.items()}
     before = {mid: {name: value.clone() for name, value in state.items()} for mid, state in before.items()}

@@ -30,7 +30,7 @@ from tests.stock.ferry import RETURNS, Ferry
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # RLlib's own
 
 KINDS: dict[str, Any] = {
-    "captain": "lase",
+    "captain": {"kind": "lase", "update_frequency": 1},
     "deckhand": {"kind": "lase", "social_hidden": 16},
     "passengers": {"kind": "blind_gift", "share": 1.0},
 }
