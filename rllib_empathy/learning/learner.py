@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Collection
 from itertools import zip_longest
@@ -254,9 +255,8 @@ class EmpathyLearner(TorchLearner):
         ids = [kind.module_id for kind in kinds]
         chosen = {mid: [name for name in self._stepped[mid] if (name in self._acting[mid]) == acting] for mid in ids}
         parameters = {mid: [p for name in chosen[mid] for p in self._stepped[mid][name]] for mid in ids}
-        optimizers = [self.get_optimizer(mid, name) for mid in ids for name in chosen[mid]]
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in itertools.chain.from_iterable(parameters.values()):
+            parameter.grad = None
         torch.stack([loss.sum() for _, loss in losses]).sum().backward()
         average_gradients([parameter for mid in sorted(ids) for parameter in parameters[mid]])
         limits = {kind.module_id: kind.options.grad_clip for kind in kinds}
@@ -268,8 +268,12 @@ class EmpathyLearner(TorchLearner):
             if limit is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters[mid], limit, norms[mid])
         check_gradients(norms)
-        for optimizer in optimizers:
-            optimizer.step()
+        for mid in ids:
+            for name in chosen[mid]:
+                if any(
+                    parameter.grad is not None for parameter in self._stepped[mid][name]
+                ):  # some are fitted by others
+                    self.get_optimizer(mid, name).step()
 
     def _log(self, group: LearningGroup, statistics: dict[str, Tensor]) -> None:
         for name, per_agent in statistics.items():

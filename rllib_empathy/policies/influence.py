@@ -17,14 +17,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, starmap
 from math import prod
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from env_registry.parameters import Settings
 from rllib_empathy.joint import JointTrajectory, in_order_of_place
@@ -44,7 +43,7 @@ from rllib_empathy.policies.networks import (
 from rllib_empathy.reshaping.reciprocity import value_influence
 
 ROWS_AT_ONCE = 1024
-"""Rows whose influences are computed at a time: few enough for what is computed of them to stay in the caches."""
+"""Rows whose influences or values are computed at a time: few enough for what is computed of them to stay in the caches."""
 
 
 class EstimatorOptions(Settings):
@@ -94,6 +93,12 @@ class Views(NamedTuple):
     def rows(self) -> Views:
         """All views on one axis, `[R, ...]`."""
         return Views(*(column.flatten(0, self.seats.ndim - 1) for column in self))
+
+    def parts(self) -> Iterator[Views]:
+        """Rows `[R, ...]` in parts that stay in the cache."""
+        if len(self.seats) <= ROWS_AT_ONCE:
+            return iter([self])
+        return starmap(Views, zip(*(column.split(ROWS_AT_ONCE) for column in self), strict=True))
 
 
 class Lessons(NamedTuple):
@@ -159,12 +164,17 @@ def _from_others(players: int, device: torch.device) -> Tensor:
     return co_player * (players - 1) + place_there - 1
 
 
+def one_hot(numbers: Tensor, count: int) -> Tensor:
+    """`[*]` integers as `[*, count]` float32; a third of the time of torch's own, which looks at the numbers first."""
+    return torch.eye(count, device=numbers.device)[numbers]
+
+
 def one_hot_actions(actions: Tensor, count: int, own: bool = True) -> Tensor:
     """Joint actions `[R, N]` as `[R, N, A]`; without the own one, place 0 is all zeros."""
-    one_hot = functional.one_hot(actions, count)
+    found = one_hot(actions, count)
     if not own:
-        one_hot[:, 0] = 0
-    return one_hot
+        found[:, 0] = 0
+    return found
 
 
 class Estimator(nn.Module, ABC):
@@ -192,8 +202,7 @@ class Estimator(nn.Module, ABC):
             parameters: of G estimators.
             views: of steps `[*, N, ...]`.
         """
-        parts = zip(*(column.split(ROWS_AT_ONCE) for column in views.rows()), strict=True)
-        found = torch.cat([self._influence(parameters, Views(*part)) for part in parts], 1)
+        found = torch.cat([self._influence(parameters, part) for part in views.rows().parts()], 1)
         both = views.alive[..., :1] & views.alive[..., 1:]
         return found.view(-1, *both.shape) * both
 
@@ -277,9 +286,9 @@ class _NetworkEstimator(Estimator):
     @classmethod
     @abstractmethod
     def loss(
-        cls, estimators: Sequence[Any], rows: Views, weights: Weights, targets: dict[str, Tensor]
+        cls, estimators: Sequence[Any], rows: Views, weights: Weights, targets: dict[str, Tensor], last: bool = False
     ) -> tuple[Tensor, Statistics]:
-        """Loss `[G]` on some rows, with targets `[G, R, N - 1]`, and what to log."""
+        """Loss `[G]` on some rows, with targets `[G, R, N - 1]`, and what to log; how good the fit is, with the last rows."""
 
     @classmethod
     def fit(
@@ -287,16 +296,18 @@ class _NetworkEstimator(Estimator):
     ) -> Iterator[tuple[Tensor, Statistics]]:
         rows, options = lessons.views.rows(), estimators[0].options
         weights = Weights.of(rows)
-        for _ in range(options.epochs):
+        for epoch in range(options.epochs):
             with torch.no_grad():
                 targets = {"reward": lessons.rewards.unsqueeze(0), **cls.targets(estimators, lessons)}
             targets = {name: target.flatten(1, 3) for name, target in targets.items()}
             order = torch.randperm(len(rows.seats), generator=generator).to(rows.seats.device)
-            for chosen in order.split(options.minibatch_size):
+            minibatches = order.split(options.minibatch_size)
+            for number, chosen in enumerate(minibatches, 1):
                 some = Views(*(column.index_select(0, chosen) for column in rows))
                 counted = Weights(*(column.index_select(0, chosen) for column in weights))
                 wanted = {name: target.index_select(1, chosen) for name, target in targets.items()}
-                yield cls.loss(estimators, some, counted, wanted)
+                last = epoch + 1 == options.epochs and number == len(minibatches)
+                yield cls.loss(estimators, some, counted, wanted, last)
 
 
 class Counterfactual(_NetworkEstimator):
@@ -336,12 +347,12 @@ class Counterfactual(_NetworkEstimator):
         estimators, count = len(parameters["trunk.bias"]), len(rows.seats)
         prepared = prepare(self.architecture, parameters, count)
         features = encode(self.architecture, prepared, rows.observations.expand(estimators, *rows.observations.shape))
-        beside = torch.cat([functional.one_hot(rows.seats, self.players), rows.time.unsqueeze(-1)], -1)
+        beside = torch.cat([one_hot(rows.seats, self.players), rows.time.unsqueeze(-1)], -1)
         return torch.relu(_layer(parameters, "trunk", torch.cat([features, beside.expand(estimators, -1, -1)], -1)))
 
-    def _joint(self, parameters: Parameters, x: Tensor, one_hot: Tensor) -> Tensor:
+    def _joint(self, parameters: Parameters, x: Tensor, joint_actions: Tensor) -> Tensor:
         """The outcome's hidden layer before it is cut at 0, `[G, R, H]`, for joint actions `[R, N, A]`."""
-        beside = one_hot.flatten(1).to(x.dtype).expand(len(x), -1, -1)
+        beside = joint_actions.flatten(1).to(x.dtype).expand(len(x), -1, -1)
         return _layer(parameters, "outcome_hidden", torch.cat([x, beside], -1))
 
     def _values(self, parameters: Parameters, x: Tensor) -> Tensor:
@@ -367,7 +378,8 @@ class Counterfactual(_NetworkEstimator):
     def targets(cls, estimators: Sequence[Counterfactual], lessons: Lessons) -> dict[str, Tensor]:
         first = estimators[0]
         parameters = stack_parameters(estimators)
-        values = first._values(parameters, first._trunk(parameters, lessons.views.rows()))
+        parts = lessons.views.rows().parts()
+        values = torch.cat([first._values(parameters, first._trunk(parameters, part)) for part in parts], 1)
         values = values.view(-1, *lessons.rewards.shape).transpose(0, 1)  # [T, G, B, N, N - 1]
         goes_on, rewards = lessons.goes_on.unsqueeze(1), lessons.rewards.unsqueeze(1)
         after = torch.cat([values[1:], torch.zeros_like(values[:1])]) * goes_on
@@ -378,7 +390,12 @@ class Counterfactual(_NetworkEstimator):
 
     @classmethod
     def loss(
-        cls, estimators: Sequence[Counterfactual], rows: Views, weights: Weights, targets: dict[str, Tensor]
+        cls,
+        estimators: Sequence[Counterfactual],
+        rows: Views,
+        weights: Weights,
+        targets: dict[str, Tensor],
+        last: bool = False,
     ) -> tuple[Tensor, Statistics]:
         first = estimators[0]
         parameters = stack_parameters(estimators)
@@ -389,7 +406,8 @@ class Counterfactual(_NetworkEstimator):
         log_policy = first._log_policy(parameters, x)
         taken = rows.actions[:, :1].expand(len(x), -1, -1)
         cross_entropy = -(log_policy.gather(-1, taken).squeeze(-1) * weights.own).mean(1)
-        error, statistics = _fit(found, targets, weights)
+        error = _error(found, targets, weights)
+        statistics = _quality(found, targets, weights) if last else {}
         return error + cross_entropy, {**statistics, "estimator/policy_cross_entropy": cross_entropy.detach()}
 
 
@@ -419,7 +437,7 @@ class Twins(_NetworkEstimator):
         """Rewards, then futures `[G, 2, R, 2 (N - 1)]` of the co-players: by the network and by its twin."""
         estimators, count = len(parameters["bias_0"]), len(rows.seats)
         seen = rows.observations.flatten(1).to(rows.time.dtype) * self.architecture.scale
-        beside = [functional.one_hot(rows.seats, self.players), rows.time.unsqueeze(-1)]
+        beside = [one_hot(rows.seats, self.players), rows.time.unsqueeze(-1)]
         joint_actions = [one_hot_actions(rows.actions, self.actions, own).flatten(1) for own in (True, False)]
         x = torch.stack([torch.cat([seen, *beside, actions], -1) for actions in joint_actions])
         x = x.repeat(estimators, 1, 1)  # [G * 2, R, inputs]
@@ -441,29 +459,33 @@ class Twins(_NetworkEstimator):
 
     @classmethod
     def loss(
-        cls, estimators: Sequence[Twins], rows: Views, weights: Weights, targets: dict[str, Tensor]
+        cls, estimators: Sequence[Twins], rows: Views, weights: Weights, targets: dict[str, Tensor], last: bool = False
     ) -> tuple[Tensor, Statistics]:
         outcomes = estimators[0]._outcomes(stack_parameters(estimators), rows)
         network, twin = (dict(zip(("reward", "future"), part.chunk(2, -1), strict=True)) for part in outcomes.unbind(1))
-        error, statistics = _fit(network, targets, weights)
-        return error + _fit(twin, targets, weights)[0], statistics
+        statistics = _quality(network, targets, weights) if last else {}
+        return _error(network, targets, weights) + _error(twin, targets, weights), statistics
 
 
 ESTIMATORS: dict[str, type[Estimator]] = {"tabular": Tabular, "counterfactual": Counterfactual, "twins": Twins}
 """All estimators by form."""
 
 
-def _fit(found: dict[str, Tensor], wanted: dict[str, Tensor], weights: Weights) -> tuple[Tensor, Statistics]:
-    """The sum of mean squared errors `[G]`, and how much of each target's variance is explained."""
+def _error(found: dict[str, Tensor], wanted: dict[str, Tensor], weights: Weights) -> Tensor:
+    """The sum of mean squared errors, `[G]`."""
+    errors = [((found[name] - wanted[name]) ** 2 * weights.pairs).mean((1, 2)) for name in found]
+    return torch.stack(errors).sum(0)
+
+
+def _quality(found: dict[str, Tensor], wanted: dict[str, Tensor], weights: Weights) -> Statistics:
+    """How much of each target's variance is explained, `[G]` each."""
     counts = weights.pairs > 0
-    error = torch.stack([((found[name] - wanted[name]) ** 2 * weights.pairs).mean((1, 2)) for name in found]).sum(0)
-    quality = {
+    return {
         f"estimator/{name}_explained_var": explained_variance(
             found[name].detach(), wanted[name].expand(found[name].shape), counts.expand(found[name].shape)
         )
         for name in found
     }
-    return error, quality
 
 
 def _layer(parameters: Parameters, name: str, x: Tensor) -> Tensor:

@@ -302,7 +302,15 @@ def _placement(height: int, width: int, padding: str) -> Tensor:
 
 
 class Prepared(dict[str, Tensor]):
-    """Stacked parameters with what `evaluate` derives from them: matrices of convolutions, both heads as one layer."""
+    """Stacked parameters with what `evaluate` derives from them: matrices of convolutions, both heads as one layer.
+
+    Attributes:
+        beside: stacked parameters of networks that go along with these.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__(parameters)
+        self.beside: Parameters = {}
 
 
 def prepare(architecture: Architecture, parameters: Parameters, rows: int) -> Prepared:

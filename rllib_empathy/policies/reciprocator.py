@@ -150,11 +150,10 @@ class ReciprocatorModule(ActorCriticModule):
 
     @classmethod
     def stacked(cls, modules: Sequence[ReciprocatorModule], rows: int) -> Prepared:
-        """The acting networks' parameters and, where balances are kept, the estimators' under "estimator."."""
+        """The acting networks' parameters and, where balances are kept, beside them the estimators'."""
         parameters = super().stacked(modules, rows)
         if modules[0].num_balances and not torch.is_grad_enabled():
-            for name, values in stack_parameters(_distinct([module.estimator for module in modules])).items():
-                parameters[f"{_ESTIMATOR}{name}"] = values
+            parameters.beside = stack_parameters(_distinct([module.estimator for module in modules]))
         return parameters
 
     @classmethod
@@ -172,9 +171,10 @@ class ReciprocatorModule(ActorCriticModule):
         balances, steps, _ = context.split((first.num_balances, 1, 2 * first.num_balances), -1)
         exchanged: tuple[Tensor, ...] = ()
         if first.num_balances:
-            own = {name.removeprefix(_ESTIMATOR): v for name, v in parameters.items() if name.startswith(_ESTIMATOR)}
+            assert isinstance(parameters, Prepared)
             time = steps[0, : len(actions), 0] / first.time_unit
-            influence = first.estimator.influence(own, Views.of(observations, actions, alive, time))
+            views = Views.of(observations, actions, alive, time)
+            influence = first.estimator.influence(parameters.beside, views)
             each = torch.arange(len(modules)).unsqueeze(1) % len(influence)  # shared estimators are one
             exchanged = tuple(c[each, :, agents].flatten(1, 2) for c in (received(influence), influence))
             change = exchanged[0] - exchanged[1] if first.reciprocity["pay_back"] else exchanged[0]
@@ -394,10 +394,6 @@ class Reciprocator(PPO):
 def _without_what_is_not_needed(joint: JointTrajectory) -> JointTrajectory:
     """What estimators are fitted to, without the rest."""
     return replace(joint, states=(), events={}, context=None, tail_context=None)
-
-
-_ESTIMATOR = "estimator."
-"""Prefix of an estimator's stacked parameters."""
 
 
 def _distinct(estimators: list[Estimator]) -> list[Estimator]:

@@ -245,12 +245,14 @@ def test_fitting_lowers_the_loss(form, shared):
     options = EstimatorOptions(form=form, epochs=30, minibatch_size=400)
     estimators = [ESTIMATORS[form](architecture, 2, 2, 0.9, options) for _ in range(shared)]
     optimizer = torch.optim.Adam([p for e in estimators for p in e.parameters()], lr=0.01)
-    qualities = []
+    losses, logged = [], {}
     for loss, statistics in ESTIMATORS[form].fit(estimators, lessons, torch.Generator().manual_seed(1)):
         assert loss.shape == (shared,)
+        assert "estimator/reward_explained_var" not in logged  # worked out for the last rows only
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
-        qualities.append(statistics["estimator/reward_explained_var"])
-    assert (qualities[0] < 0.3).all()
-    assert (qualities[-1] > 0.98).all()
+        losses.append(loss.detach())
+        logged = statistics
+    assert (losses[-1] < 0.7 * losses[0]).all()
+    assert (logged["estimator/reward_explained_var"] > 0.98).all()

@@ -118,7 +118,11 @@ def test_an_agent_gives_nothing_to_those_who_are_not_there():
 
 
 def test_networks_learn_and_go_on_from_a_saved_state():
-    kinds = {"policy_0": {"kind": "lase", "buffer_size": 2, "update_frequency": 1}, "policy_2": "lase", "policy_3": "go"}
+    kinds = {
+        "policy_0": {"kind": "lase", "buffer_size": 2, "update_frequency": 1},
+        "policy_2": "lase",
+        "policy_3": "go",
+    }
     first, second = gifting(kinds), gifting(kinds)
     for one in (first, second):
         one.reshape(whole_episodes())
