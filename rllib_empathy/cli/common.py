@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -53,6 +54,7 @@ def ray_running(address: str | None, settings: Experiment) -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # a reference to a remote object that is collected while Ray shuts down ends the process
         ray.shutdown()
 
 

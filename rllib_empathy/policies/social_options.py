@@ -32,8 +32,8 @@ class SocialOptions(Settings):
         lt=1,
         description="decay of an average of relationships over the steps of an episode; 0: each step alone",
     )
-    social_lr: Schedule = Field(1e-3, description="learning rate of the social-relationship networks")
-    conversion_lr: Schedule = Field(1e-3, description="learning rate of the observation conversion network")
+    social_lr: Schedule = Field(2e-3, description="learning rate of the social-relationship networks")
+    conversion_lr: Schedule = Field(2e-3, description="learning rate of the observation conversion network")
     social_gamma: float = Field(0.99, ge=0, le=1, description="discount of the joint-action critic")
     social_hidden: int = Field(128, ge=1, description="width of the auxiliary networks")
     social_epochs: int = Field(1, ge=1, description="passes of the auxiliary networks over a batch")
