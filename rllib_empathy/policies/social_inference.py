@@ -20,7 +20,7 @@ from rllib_empathy.policies.social_networks import (
 from rllib_empathy.policies.social_options import SocialOptions
 from rllib_empathy.reshaping.gifting import averaged, social_relationship
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 1024
 """Rows whose counterfactuals are computed at a time; bounds the memory."""
 
 
