@@ -270,9 +270,8 @@ class EmpathyLearner(TorchLearner):
         check_gradients(norms)
         for mid in ids:
             for name in chosen[mid]:
-                if any(
-                    parameter.grad is not None for parameter in self._stepped[mid][name]
-                ):  # some are fitted by others
+                # Networks that several agents share are fitted as the first one's.
+                if any(parameter.grad is not None for parameter in self._stepped[mid][name]):
                     self.get_optimizer(mid, name).step()
 
     def _log(self, group: LearningGroup, statistics: dict[str, Tensor]) -> None:
