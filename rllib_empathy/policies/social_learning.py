@@ -62,6 +62,7 @@ class SocialBatch(NamedTuple):
 
     observations: Tensor  # flat: rows of many axes are picked four times more slowly
     actions: Tensor  # [G, T, M, N]
+    log_probs: Tensor  # [G, T, M], of the own actions, under the policy that took them
     rewards: Tensor  # [G, T, M], the own extrinsic one
     alive: Tensor  # [G, T, M, N]
     goes_on: Tensor  # [G, T, M], the own future goes on in the next row in which the agent is alive
@@ -74,6 +75,7 @@ class SocialBatch(NamedTuple):
         return cls(
             observations=rows_of(agents, joint.observations).flatten(3),
             actions=rows_of(agents, joint.by_place(joint.actions.long())),
+            log_probs=rows_of(agents, joint.log_probs),
             rewards=rows_of(agents, joint.rewards),
             alive=rows_of(agents, joint.by_place(joint.alive)),
             goes_on=rows_of(agents, joint.alive & joint.survives & ~ended),
@@ -90,8 +92,10 @@ def relationship_loss(
 ) -> tuple[Tensor, Statistics]:
     """SARSA:  d_t = r_t + gamma Q(o_t+1, a_t+1) - Q(o_t, a_t);  the critic lowers d^2, the policy follows d grad log pi.
 
-    With `social_policy` "imitation" (our addition) the policy follows grad log pi instead, in every step of the agent: it
-    becomes the agent's own behaviour, whatever that brings.
+    The actions are those of another policy b, the acting one, so that nothing holds pi where it would rather not have acted so:
+    its logits can grow without end. With `social_policy` "off_policy" (our addition) it follows  d min(1, pi / b) grad log pi,
+    with importance weights that are cut at 1 (Degris et al. 2012; Espeholt et al. 2018) and vanish with pi. With "imitation"
+    (ours, too) it follows grad log pi, in every step of the agent: it becomes the agent's own behaviour, whatever that brings.
 
     Rewards are extrinsic, before gifts. Steps at a limit, or where the data end, do not count: their successor's joint action
     was never taken, and what the others would have done there is not known to the agent. No other step is biased by it.
@@ -122,9 +126,14 @@ def relationship_loss(
     counts = (goes_on | batch.ends).to(values.dtype)
     errors = (batch.rewards + gamma * after - values) * counts
     critic_loss = _mean(errors**2, counts)
-    imitates = torch.tensor([each.social_policy == "imitation" for each in options], device=values.device)
+    imitates, corrects = (
+        torch.tensor([each.social_policy == way for each in options], device=values.device)
+        for way in ("imitation", "off_policy")
+    )
+    ratios = (log_probs.detach() - batch.log_probs).exp().clamp(max=1)
+    advantages = errors.detach() * torch.where(corrects.view(-1, 1, 1), ratios, 1.0)
     own_steps = batch.alive[..., 0].to(values.dtype)
-    policy_loss = -torch.where(imitates, _mean(log_probs, own_steps), _mean(errors.detach() * log_probs, counts))
+    policy_loss = -torch.where(imitates, _mean(log_probs, own_steps), _mean(advantages * log_probs, counts))
     return critic_loss + policy_loss, {"social_critic_error": critic_loss.detach().sqrt()}
 
 

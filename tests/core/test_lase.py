@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -294,12 +295,38 @@ def test_an_imitating_social_policy_learns_the_own_actions():
     assert losses[0][1] != losses[1][1]
 
 
+@pytest.mark.parametrize(("lower", "weight"), [(0.0, 1.0), (50.0, 1.0), (-np.log(4), 0.25)])
+def test_importance_weights_are_cut_at_one(lower, weight):
+    """Where the acting policy took all its actions with a probability 4 times as large, the policy's part is a quarter."""
+    joint = random_joint((6,), [3, 3], seed=5)
+    networks = lase_module((6,), (3, 3)).social.double()
+    relationship = networks.relationship
+    with torch.no_grad():
+        logits = relationship.policy_out(torch.relu(relationship.policy_hidden(joint.observations.double())))
+        log_probs = torch.log_softmax(logits, -1).gather(-1, joint.actions.unsqueeze(-1).long()).squeeze(-1)
+    joint = replace(joint, log_probs=log_probs - lower)
+    plain = SocialOptions(perspective_taking=False, social_minibatches=1)
+    corrected = plain.model_copy(update={"social_policy": "off_policy"})
+
+    def parts(options: SocialOptions) -> tuple[float, float]:
+        generator = torch.Generator().manual_seed(0)
+        ((loss, statistics),) = social_losses([networks], [options], torch.tensor([[0]]), joint, generator)
+        critic = statistics["social_critic_error"].item() ** 2
+        return critic, loss.item() - critic
+
+    (critic, policy), (same_critic, less) = parts(plain), parts(corrected)
+    assert same_critic == critic
+    assert abs(policy) > 1e-3
+    assert less == pytest.approx(weight * policy, rel=1e-5)
+
+
 def test_perspective_taking_teaches_the_conversion_network_only():
     shape, counts = SHAPES["grid"], (3, 3, 3)
     module = lase_module(shape, counts)
     batch = SocialBatch(
         observations=torch.randint(0, 2, (1, 4, 5, *shape), dtype=torch.uint8),
         actions=torch.randint(0, 3, (1, 4, 5, 3)),
+        log_probs=torch.zeros(1, 4, 5),
         rewards=torch.zeros(1, 4, 5),
         alive=torch.ones(1, 4, 5, 3, dtype=torch.bool),
         goes_on=torch.ones(1, 4, 5, dtype=torch.bool),
