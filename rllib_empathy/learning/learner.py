@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Collection
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 import torch
@@ -255,7 +254,7 @@ class EmpathyLearner(TorchLearner):
         ids = [kind.module_id for kind in kinds]
         chosen = {mid: [name for name in self._stepped[mid] if (name in self._acting[mid]) == acting] for mid in ids}
         parameters = {mid: [p for name in chosen[mid] for p in self._stepped[mid][name]] for mid in ids}
-        for parameter in itertools.chain.from_iterable(parameters.values()):
+        for parameter in chain.from_iterable(parameters.values()):
             parameter.grad = None
         torch.stack([loss.sum() for _, loss in losses]).sum().backward()
         average_gradients([parameter for mid in sorted(ids) for parameter in parameters[mid]])

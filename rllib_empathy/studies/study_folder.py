@@ -25,7 +25,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from rllib_empathy.experiments.building import resolved
 from rllib_empathy.experiments.errors import RunFolderError
 from rllib_empathy.experiments.experiment import Experiment
 from rllib_empathy.experiments.metrics_table import read_metrics
@@ -69,7 +68,7 @@ class StudyFolder:
             for trial in trials:
                 run = folder.trial(trial.name)
                 run.checkpoints.mkdir(parents=True)
-                run.describe(trial.experiment, resolved(trial.experiment, trial.config))
+                run.describe(trial.experiment, trial.resolved)
             add_versions(folder.versions)
             write_whole(folder.experiment, experiment.to_yaml())
         except OSError as error:
@@ -100,7 +99,7 @@ class StudyFolder:
 
         An option that is younger than the trial does not count: with its default, agents do what they did before.
         """
-        run, now = self.trial(trial.name), resolved(trial.experiment, trial.config).to_yaml()
+        run, now = self.trial(trial.name), trial.resolved.to_yaml()
         with contextlib.suppress(FileNotFoundError):
             before = run.resolved.read_text(encoding="utf-8")
             if before == now:

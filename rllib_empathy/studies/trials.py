@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from env_registry.parameters import SettingError, checked, unknown_name
-from rllib_empathy.experiments.building import build_config, metric_names
+from rllib_empathy.experiments.building import build_config, metric_names, resolved
 from rllib_empathy.experiments.experiment import Experiment, merged
 from rllib_empathy.experiments.study import Overrides, Study
 from rllib_empathy.learning.config import EmpathyConfig
@@ -31,6 +32,11 @@ class Trial:
     values: Values
     experiment: Experiment
     config: EmpathyConfig
+
+    @cached_property
+    def resolved(self) -> Experiment:
+        """The experiment with nothing left to defaults."""
+        return resolved(self.experiment, self.config)
 
     @property
     def arm(self) -> str:

@@ -245,6 +245,11 @@ def test_fitting_lowers_the_loss(form, shared):
     options = EstimatorOptions(form=form, epochs=30, minibatch_size=400)
     estimators = [ESTIMATORS[form](architecture, 2, 2, 0.9, options) for _ in range(shared)]
     optimizer = torch.optim.Adam([p for e in estimators for p in e.parameters()], lr=0.01)
+    once = EstimatorOptions(form=form, epochs=1, minibatch_size=10**6)  # says how good it is before its only step
+    torch.manual_seed(0)
+    unfitted = [ESTIMATORS[form](architecture, 2, 2, 0.9, once) for _ in range(shared)]
+    ((_, before),) = ESTIMATORS[form].fit(unfitted, lessons, torch.Generator().manual_seed(1))
+    assert (before["estimator/reward_explained_var"] < 0.3).all()
     losses, logged = [], {}
     for loss, statistics in ESTIMATORS[form].fit(estimators, lessons, torch.Generator().manual_seed(1)):
         assert loss.shape == (shared,)
