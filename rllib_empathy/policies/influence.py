@@ -63,8 +63,8 @@ class EstimatorOptions(Settings):
     lr: float = Field(3e-3, gt=0, description="Adam's learning rate")
     refit_every: int = Field(10, ge=1, description="iterations from one fit to the next")
     buffer_size: int = Field(1, ge=1, description="recent joint trajectories that it is fitted to")
-    epochs: int = Field(3, ge=1, description="passes over them per fit")
-    minibatch_size: int = Field(768, ge=1, description="rows per gradient step, one player's view of a step each")
+    epochs: int = Field(2, ge=1, description="passes over them per fit")
+    minibatch_size: int = Field(512, ge=1, description="rows per gradient step, one player's view of a step each")
 
 
 class Views(NamedTuple):

@@ -92,10 +92,11 @@ def relationship_loss(
 ) -> tuple[Tensor, Statistics]:
     """SARSA:  d_t = r_t + gamma Q(o_t+1, a_t+1) - Q(o_t, a_t);  the critic lowers d^2, the policy follows d grad log pi.
 
-    The actions are those of another policy b, the acting one, so that nothing holds pi where it would rather not have acted so:
-    its logits can grow without end. With `social_policy` "off_policy" (our addition) it follows  d min(1, pi / b) grad log pi,
-    with importance weights that are cut at 1 (Degris et al. 2012; Espeholt et al. 2018) and vanish with pi. With "imitation"
-    (ours, too) it follows grad log pi, in every step of the agent: it becomes the agent's own behaviour, whatever that brings.
+    The actions are those of another policy b, the acting one. As published ("actor_critic" as `social_policy`) nothing holds pi
+    where it would rather not have acted so: its logits can grow without end. "off_policy" (the default, our addition) follows
+    d min(1, pi / b) grad log pi, with importance weights that are cut at 1 (Degris et al. 2012; Espeholt et al. 2018) and vanish
+    with pi. "imitation" (ours, too) follows grad log pi, in every step of the agent: pi becomes the agent's own behaviour,
+    whatever that brings.
 
     Rewards are extrinsic, before gifts. Steps at a limit, or where the data end, do not count: their successor's joint action
     was never taken, and what the others would have done there is not known to the agent. No other step is biased by it.

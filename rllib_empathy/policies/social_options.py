@@ -16,10 +16,10 @@ class SocialOptions(Settings):
     perspective_taking: bool = Field(
         True, description="predict co-players by taking their perspective; if not, every action is held equally likely"
     )
-    social_policy: Literal["actor_critic", "off_policy", "imitation"] = Field(
-        "actor_critic",
-        description="how the policy that predicts co-players learns: from the critic's errors as published, with importance "
-        "weights beside, or to do what the agent does",
+    social_policy: Literal["off_policy", "actor_critic", "imitation"] = Field(
+        "off_policy",
+        description="how the policy that predicts co-players learns: from the critic's errors, with importance weights or, as "
+        "published, without; or to do what the agent does",
     )
     visible_only: bool = Field(False, description="no gifts to co-players outside the own window (grid worlds only)")
     shuffled: bool = Field(False, description="control: hand the inferred shares to co-players in a random order")

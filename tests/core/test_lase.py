@@ -305,8 +305,8 @@ def test_importance_weights_are_cut_at_one(lower, weight):
         logits = relationship.policy_out(torch.relu(relationship.policy_hidden(joint.observations.double())))
         log_probs = torch.log_softmax(logits, -1).gather(-1, joint.actions.unsqueeze(-1).long()).squeeze(-1)
     joint = replace(joint, log_probs=log_probs - lower)
-    plain = SocialOptions(perspective_taking=False, social_minibatches=1)
-    corrected = plain.model_copy(update={"social_policy": "off_policy"})
+    corrected = SocialOptions(perspective_taking=False, social_minibatches=1)
+    plain = corrected.model_copy(update={"social_policy": "actor_critic"})
 
     def parts(options: SocialOptions) -> tuple[float, float]:
         generator = torch.Generator().manual_seed(0)
