@@ -109,7 +109,7 @@ def estimators_table(gamma: float, games: int, seed: int) -> Table:
     for column in ("estimator", "passes", "correlation", "R2"):
         table.add_column(column, justify="left" if column == "estimator" else "right")
     for form in ("counterfactual", "twins"):
-        for epochs in (3, 12):
+        for epochs in (2, 8):
             correlation, explained = quality(form, lessons, check, gamma, seed, epochs=epochs)
             table.add_row(form, str(epochs), f"{correlation:.2f}", f"{explained:.2f}")
     return table
