@@ -89,6 +89,15 @@ def test_verdicts_follow_from_the_whole_interval(expectation, verdict, differenc
     assert estimate.value == pytest.approx(difference)
 
 
+@pytest.mark.parametrize(
+    ("side", "verdict"), [("above", "does not hold"), ("below", "does not hold"), ("near", "holds")]
+)
+def test_what_is_alike_is_neither_above_nor_below(side, verdict):
+    alike = {"a": np.full(3, 200.0), "b": np.full(2, 200.0)}
+    more = {"within": 1} if side == "near" else {}
+    assert Expectation.model_validate({"variant": "a", side: "b", **more}).judged(alike)[0] == verdict
+
+
 @given(st.lists(st.floats(-9, 9), min_size=2, max_size=6), st.floats(-9, 9))
 def test_above_and_below_exclude_each_other(values, number):
     scores = {"a": np.array(values)}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from env_registry.parameters import SettingError, Settings, checked, unknown_name
@@ -33,7 +32,7 @@ class Expectation(Settings):
     above: str | float | None = Field(None, description="a variant or a number")
     below: str | float | None = Field(None, description="a variant or a number")
     near: str | float | None = Field(None, description="a variant or a number")
-    by: float = Field(0, ge=0, description="with above or below: the least difference that counts")
+    by: float = Field(0, ge=0, description="with above or below: what the difference has to exceed")
     within: float | None = Field(None, gt=0, description="with near: the largest difference that counts as none")
 
     @model_validator(mode="after")
@@ -66,7 +65,7 @@ class Expectation(Settings):
         """Whether it holds, and the difference between the variant and what it is compared with.
 
         A difference whose whole 95 % interval lies where it is expected holds; one whose whole interval lies elsewhere does not
-        hold; all others are undecided, as is everything with one seed only.
+        hold; all others are undecided, as is everything with one seed only. What is alike is neither above nor below.
 
         Args:
             scores: of the metric, for the variants in question.
@@ -77,16 +76,19 @@ class Expectation(Settings):
             difference = iqm_difference(mine, (other_scores or scores)[self.other])
         else:
             difference = Estimate(*(number - self.other for number in iqm_estimate(mine)))
-        least, most = {
-            "above": (self.by, np.inf),
-            "below": (-np.inf, -self.by),
-            "near": (-(self.within or nan), self.within or nan),
-        }[next(key for key in ("above", "below", "near") if getattr(self, key) is not None)]
         if isnan(difference.low):
             return "undecided", difference
-        if least <= difference.low and difference.high <= most:
+        low, high = (-difference.high, -difference.low) if self.below is not None else (difference.low, difference.high)
+        if self.within is not None:
+            as_expected, otherwise = (
+                -self.within <= low and high <= self.within,
+                high < -self.within or low > self.within,
+            )
+        else:
+            as_expected, otherwise = low > self.by, high <= self.by
+        if as_expected:
             return "holds", difference
-        if difference.high < least or difference.low > most:
+        if otherwise:
             return "does not hold", difference
         return "undecided", difference
 
