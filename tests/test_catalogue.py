@@ -27,6 +27,7 @@ ENTRY: dict[str, Any] = {
     "figure": "Figure 1",
     "claim": "more is more",
     "expect": [{"variant": "rich", "above": "poor", "by": 50}, {"variant": "poor", "near": 0, "within": 1}],
+    "controls": [{"variant": "poor", "above": "rich"}, {"variant": "poor", "below": 1}],
     "experiment": {
         "environment": "matrix_game",
         "env_config": {"episode_length": 5, "payoffs": [9, 9, 9, 9]},
@@ -119,6 +120,8 @@ def test_one_seed_decides_nothing():
     ("changes", "message"),
     [
         ({"expct": []}, "Unknown key 'expct'. Did you mean 'expect'"),
+        ({"expect": [], "controls": []}, "something under expect or controls"),
+        ({"controls": [{"variant": "rihc", "above": 3}]}, "Unknown variant in expect or controls"),
         ({"expect": [{"variant": "rich"}]}, "exactly one of above, below, near"),
         ({"expect": [{"variant": "rich", "near": "poor"}]}, "near and within go together"),
         ({"expect": [{"variant": "rihc", "above": 3}]}, "Unknown variant in expect"),
@@ -260,8 +263,9 @@ def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monk
     assert "Payoffs decide (small): holds" in result.stdout
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "| [Payoffs decide (small)](#payoffs-decide-small) | more is more (nobody's, Figure 1) |" in page
-    assert "rich 90 [90, 90], poor 0 [0, 0] | **holds** |" in page
+    assert "rich 90 [90, 90], poor 0 [0, 0] | **holds**; controls: 1 does not hold, 1 holds |" in page
     assert "| rich above poor by 50 | 90 [90, 90] | holds |" in page
+    assert "| control: poor above rich | -90 [-90, -90] | does not hold |" in page
     assert "](results/payoffs_small.png)" in page
     assert (tmp_path / "docs" / "results" / "payoffs_small.png").stat().st_size > 1000
     again = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
@@ -273,7 +277,8 @@ def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monk
     written(
         path,
         experiment={**ENTRY["experiment"], "study": {"seeds": [0, 1], "variants": more}},
-        expect=[{"variant": "new", "above": "poor"}],
+        expect=[],
+        controls=[{"variant": "new", "above": "poor"}],
     )
     changed = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
     assert changed.exit_code == 0, changed.output
@@ -284,4 +289,5 @@ def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monk
         for variant in ("rich", "poor")
     }
     assert same == {"rich": True, "poor": False}
-    assert "rich 90 [90, 90], poor 10 [10, 10], new 90 [90, 90]" in (tmp_path / "docs" / "results.md").read_text()
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "rich 90 [90, 90], poor 10 [10, 10], new 90 [90, 90] | **no claim**; controls: 1 holds |" in page

@@ -20,7 +20,7 @@ from rllib_empathy.studies.analyses import Analysis, Scores
 from rllib_empathy.studies.measures import measured_names
 from rllib_empathy.studies.trials import Trial, trials_of
 
-Verdict = Literal["holds", "does not hold", "undecided"]
+Verdict = Literal["holds", "undecided", "does not hold"]
 
 
 class Expectation(Settings):
@@ -100,7 +100,10 @@ class CatalogueEntry(Settings):
     paper: str = Field(description="whose claim it is")
     figure: str = Field(description="figure or table of the paper")
     claim: str = Field(description="what the paper says, with its numbers")
-    expect: list[Expectation] = Field(min_length=1, description="what follows for the variants")
+    expect: list[Expectation] = Field(
+        [], description="what follows for the variants; the claim's verdict is that of the worst"
+    )
+    controls: list[Expectation] = Field([], description="what else is asked, which the paper does not claim")
     metric: str | None = Field(None, description="what is drawn and comes first in the table; null: the study's metric")
     shows: list[str] = Field([], description="more measures that the table shows")
     study_of: str | None = Field(
@@ -113,6 +116,11 @@ class CatalogueEntry(Settings):
     experiment: Overrides | None = Field(None, description="an experiment with a study; its name is the entry's")
     scales: dict[Literal["small", "paper"], Overrides] = Field({}, description="what each scale changes")
 
+    @property
+    def comparisons(self) -> list[Expectation]:
+        """All that is expected and asked."""
+        return [*self.expect, *self.controls]
+
     @model_validator(mode="after")
     def _has_one_source(self) -> CatalogueEntry:
         sources = {"experiment": self.experiment, "study_of": self.study_of, "analysis": self.analysis}
@@ -124,6 +132,8 @@ class CatalogueEntry(Settings):
                 raise ValueError(f"{given[0]} goes without base and scales")
         elif set(self.scales) != {"small", "paper"}:
             raise ValueError("scales needs small and paper, be it {}")
+        if not self.comparisons:
+            raise ValueError("needs something under expect or controls")
         return self
 
 
@@ -158,9 +168,9 @@ class Reproduction:
         return list(self.study.variants or [self.experiment.name])
 
     def judged(self, scores: Callable[[str], Scores]) -> list[tuple[Expectation, Verdict, Estimate]]:
-        """What has come of each expectation; `scores` gives those of a measure."""
+        """What has come of each comparison; `scores` gives those of a measure."""
         found = []
-        for expectation in self.entry.expect:
+        for expectation in self.entry.comparisons:
             metric = expectation.metric or self.metric
             found.append((expectation, *expectation.judged(scores(metric), scores(expectation.other_metric or metric))))
         return found
@@ -175,7 +185,7 @@ class Reproduction:
             SettingError: one is not.
         """
         named = [(variant, metric) for variant in known for metric in (self.metric, *self.entry.shows)]
-        for expectation in self.entry.expect:
+        for expectation in self.entry.comparisons:
             metric = expectation.metric or self.metric
             named.append((expectation.variant, metric))
             if isinstance(expectation.other, str):
@@ -214,10 +224,10 @@ def load_reproduction(name: str, scale: Literal["small", "paper"]) -> Reproducti
     elif entry.experiment is not None:
         experiment = _experiment(entry, path, scale)
     reproduction = Reproduction(path.stem, scale, entry, experiment)
-    for expectation in entry.expect:
+    for expectation in entry.comparisons:
         for variant in (expectation.variant, expectation.other):
             if isinstance(variant, str) and variant not in reproduction.variants:
-                raise unknown_name(f"variant in expect of {where}", variant, reproduction.variants)
+                raise unknown_name(f"variant in expect or controls of {where}", variant, reproduction.variants)
     if entry.analysis:
         measures = list(entry.analysis.chosen.measures)
         reproduction.check(dict.fromkeys(reproduction.variants, measures))

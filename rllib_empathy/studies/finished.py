@@ -6,12 +6,13 @@ import contextlib
 import json
 import shutil
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from rllib_empathy.studies.results import StudyResults, last_means
 from rllib_empathy.studies.study_folder import StudyFolder
 from rllib_empathy.studies.trials import Trial
 
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""From the best to the worst."""
 PICTURE, NUMBERS = "picture.png", "numbers.json"
 """Files of an analysis in its folder."""
 
@@ -59,15 +62,19 @@ class Finished(ABC):
         """How long it took, when, and with which commit."""
 
     def judged(self) -> list[tuple[Expectation, Verdict, Estimate]]:
-        """What has come of each expectation."""
+        """What has come of each expectation, then of each control."""
         return self.reproduction.judged(self.scores)
 
     @property
-    def verdict(self) -> Verdict:
-        """Of the whole entry: that of its worst expectation."""
-        found = {verdict for _, verdict, _ in self.judged()}
-        worst: tuple[Verdict, ...] = ("does not hold", "undecided", "holds")
-        return next(verdict for verdict in worst if verdict in found)
+    def verdict(self) -> Verdict | Literal["no claim"]:
+        """Of the paper's claim: that of its worst expectation; controls do not count."""
+        expected = self.judged()[: len(self.reproduction.entry.expect)]
+        return max((verdict for _, verdict, _ in expected), key=VERDICTS.index, default="no claim")
+
+    @property
+    def of_controls(self) -> dict[Verdict, int]:
+        """Verdict -> number of controls that came to it."""
+        return Counter(verdict for _, verdict, _ in self.judged()[len(self.reproduction.entry.expect) :])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ HEAD = """# Results
 Written by `rllib-empathy reproduce` from the studies that have run; not by hand. Each number is the interquartile mean over
 seeds of the last tenth of training, on the world's own rewards, with the 95 % bootstrap interval over seeds. An expectation
 *holds* if the whole interval of its difference lies where it is expected, *does not hold* if the whole interval lies elsewhere,
-and is *undecided* otherwise. Entries are the files of `tune_configs/reproduce`; `small` and `paper` are their scales.
+and is *undecided* otherwise. An entry's verdict is on the paper's claim: that of its worst expectation. Controls, questions of
+our own, are counted beside it. Entries are the files of `tune_configs/reproduce`; `small` and `paper` are their scales.
 
 """
 
@@ -46,7 +47,22 @@ def _row(entry: Finished) -> str:
     scores = entry.scores(entry.reproduction.metric)
     ours = ", ".join(f"{variant} {_number(iqm_estimate(values))}" for variant, values in scores.items())
     anchor = "".join(c for c in entry.title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
-    return f"| [{entry.title}](#{anchor}) | {of.claim} ({of.paper}, {of.figure}) | {ours} | **{entry.verdict}** |"
+    verdict = f"**{entry.verdict}**{_controls(entry)}"
+    return f"| [{entry.title}](#{anchor}) | {of.claim} ({of.paper}, {of.figure}) | {ours} | {verdict} |"
+
+
+def _controls(entry: Finished) -> str:
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(entry.of_controls.items()))
+    return f"; controls: {counts}" if counts else ""
+
+
+def _comparisons(entry: Finished) -> list[list[str]]:
+    """Rows: what is expected or asked, the difference, the verdict."""
+    claimed = len(entry.reproduction.entry.expect)
+    return [
+        [f"{'' if number < claimed else 'control: '}{comparison}", _number(difference), verdict]
+        for number, (comparison, verdict, difference) in enumerate(entry.judged())
+    ]
 
 
 def _section(entry: Finished, picture: str) -> str:
@@ -67,7 +83,7 @@ def _section(entry: Finished, picture: str) -> str:
         "",
         *_table(columns, rows),
         "",
-        *_table(["expected", "difference", ""], [[str(e), _number(d), v] for e, v, d in entry.judged()]),
+        *_table(["expected", "difference", ""], _comparisons(entry)),
         "",
         f"`rllib-empathy reproduce {entry.reproduction.name} --scale {entry.reproduction.scale}`: {entry.source()}.",
         "",
@@ -77,12 +93,12 @@ def _section(entry: Finished, picture: str) -> str:
 
 def verdicts_table(entry: Finished) -> Table:
     """What has come of each expectation, for the terminal."""
-    table = Table(title=f"{entry.title}: {entry.verdict}", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=f"{entry.title}: {entry.verdict}{_controls(entry)}", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("expected")
     table.add_column("difference", justify="right")
     table.add_column("")
-    for expectation, verdict, difference in entry.judged():
-        table.add_row(str(expectation), _number(difference).replace("[", r"\["), verdict)
+    for comparison, difference, verdict in _comparisons(entry):
+        table.add_row(comparison, difference.replace("[", r"\["), verdict)
     return table
 
 
