@@ -263,7 +263,7 @@ def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monk
     assert "Payoffs decide (small): holds" in result.stdout
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "| [Payoffs decide (small)](#payoffs-decide-small) | more is more (nobody's, Figure 1) |" in page
-    assert "rich 90 [90, 90], poor 0 [0, 0] | **holds**; controls: 1 does not hold, 1 holds |" in page
+    assert "rich 90 [90, 90], poor 0 [0, 0] | **holds**; controls: 1 x does not hold, 1 x holds |" in page
     assert "| rich above poor by 50 | 90 [90, 90] | holds |" in page
     assert "| control: poor above rich | -90 [-90, -90] | does not hold |" in page
     assert "](results/payoffs_small.png)" in page
@@ -290,4 +290,4 @@ def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monk
     }
     assert same == {"rich": True, "poor": False}
     page = (tmp_path / "docs" / "results.md").read_text()
-    assert "rich 90 [90, 90], poor 10 [10, 10], new 90 [90, 90] | **no claim**; controls: 1 holds |" in page
+    assert "rich 90 [90, 90], poor 10 [10, 10], new 90 [90, 90] | **no claim**; controls: 1 x holds |" in page

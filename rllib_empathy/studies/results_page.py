@@ -52,7 +52,7 @@ def _row(entry: Finished) -> str:
 
 
 def _controls(entry: Finished) -> str:
-    counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(entry.of_controls.items()))
+    counts = ", ".join(f"{number} x {verdict}" for verdict, number in sorted(entry.of_controls.items()))
     return f"; controls: {counts}" if counts else ""
 
 
