@@ -79,18 +79,13 @@ class Expectation(Settings):
         if isnan(difference.low):
             return "undecided", difference
         low, high = (-difference.high, -difference.low) if self.below is not None else (difference.low, difference.high)
-        if self.within is not None:
-            as_expected, otherwise = (
-                -self.within <= low and high <= self.within,
-                high < -self.within or low > self.within,
-            )
+        if self.within is None:
+            holds, fails = low > self.by, high <= self.by
         else:
-            as_expected, otherwise = low > self.by, high <= self.by
-        if as_expected:
+            holds, fails = max(-low, high) <= self.within, max(low, -high) > self.within
+        if holds:
             return "holds", difference
-        if otherwise:
-            return "does not hold", difference
-        return "undecided", difference
+        return "does not hold" if fails else "undecided", difference
 
 
 class CatalogueEntry(Settings):
