@@ -20,6 +20,8 @@ CHECKOUT = Path(__file__).parents[1]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
 LESS = ("env_runners.num_envs_per_env_runner=2", "env_runners.rollout_fragment_length=10", "stop={iterations: 1}")
+FEWER = ["--starts", "2", "--meta-episodes", "2"]
+"""Of what `theory ipd` does."""
 
 
 def snippets(language: str) -> list:
@@ -61,6 +63,8 @@ def test_command_works(a_run, tmp_path, monkeypatch, command):
     if arguments[0] in ("train", "tune"):
         less = ("stop={iterations: 2}",) if "--resume" in arguments else LESS
         arguments += [part for value in less for part in ("--set", value)]
+    if arguments[:2] == ["theory", "ipd"]:
+        arguments += FEWER
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
