@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -128,8 +129,10 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         if random_actions:
             raise ValueError("This runner has no random_actions; put agents of kind 'random' into the population.")
         if self._is_new:
-            # RLlib has not noticed the restart. It does now, and the algorithm brings the runner up to date.
-            raise RuntimeError("This runner replaces one that died: it plays when it has been told the population.")
+            # RLlib has not noticed the restart. It does now, and the algorithm brings the runner up to date. After an exception
+            # RLlib would end the process as well, but wait a minute before that.
+            logger.warning("This runner replaces one that died: it plays when it has been told the population.")
+            sys.exit(1)
         explore = self.config.explore if explore is None else explore
         if self.world is None:
             self.make_env()
