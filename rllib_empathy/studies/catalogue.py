@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -88,6 +88,10 @@ class Expectation(Settings):
         return "does not hold" if fails else "undecided", difference
 
 
+Judgement = tuple[Expectation, Verdict, Estimate]
+"""A comparison, what has come of it, and the difference."""
+
+
 class CatalogueEntry(Settings):
     """A file of tune_configs/reproduce: one figure or table of a paper."""
 
@@ -162,10 +166,10 @@ class Reproduction:
         assert self.experiment is not None
         return list(self.study.variants or [self.experiment.name])
 
-    def judged(self, scores: Callable[[str], Scores]) -> list[tuple[Expectation, Verdict, Estimate]]:
-        """What has come of each comparison; `scores` gives those of a measure."""
+    def judged(self, comparisons: Sequence[Expectation], scores: Callable[[str], Scores]) -> list[Judgement]:
+        """What has come of some of the entry's comparisons; `scores` gives those of a measure."""
         found = []
-        for expectation in self.entry.comparisons:
+        for expectation in comparisons:
             metric = expectation.metric or self.metric
             found.append((expectation, *expectation.judged(scores(metric), scores(expectation.other_metric or metric))))
         return found

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +18,8 @@ import numpy as np
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.experiment import load_experiment
 from rllib_empathy.experiments.run_folder import versions, write_whole
-from rllib_empathy.experiments.statistics import Estimate
 from rllib_empathy.studies.analyses import Scores
-from rllib_empathy.studies.catalogue import Expectation, Reproduction, Verdict, load_reproduction
+from rllib_empathy.studies.catalogue import Judgement, Reproduction, Verdict, load_reproduction
 from rllib_empathy.studies.measures import measure
 from rllib_empathy.studies.picture import draw_study
 from rllib_empathy.studies.results import StudyResults, last_means
@@ -61,20 +59,20 @@ class Finished(ABC):
     def source(self) -> str:
         """How long it took, when, and with which commit."""
 
-    def judged(self) -> list[tuple[Expectation, Verdict, Estimate]]:
-        """What has come of each expectation, then of each control."""
-        return self.reproduction.judged(self.scores)
+    @cached_property
+    def claims(self) -> list[Judgement]:
+        """What has come of each expectation."""
+        return self.reproduction.judged(self.reproduction.entry.expect, self.scores)
+
+    @cached_property
+    def controls(self) -> list[Judgement]:
+        """What has come of each control."""
+        return self.reproduction.judged(self.reproduction.entry.controls, self.scores)
 
     @property
     def verdict(self) -> Verdict | Literal["no claim"]:
         """Of the paper's claim: that of its worst expectation; controls do not count."""
-        expected = self.judged()[: len(self.reproduction.entry.expect)]
-        return max((verdict for _, verdict, _ in expected), key=VERDICTS.index, default="no claim")
-
-    @property
-    def of_controls(self) -> dict[Verdict, int]:
-        """Verdict -> number of controls that came to it."""
-        return Counter(verdict for _, verdict, _ in self.judged()[len(self.reproduction.entry.expect) :])
+        return max((verdict for _, verdict, _ in self.claims), key=VERDICTS.index, default="no claim")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
@@ -52,16 +53,17 @@ def _row(entry: Finished) -> str:
 
 
 def _controls(entry: Finished) -> str:
-    counts = ", ".join(f"{number} x {verdict}" for verdict, number in sorted(entry.of_controls.items()))
+    found = sorted(Counter(verdict for _, verdict, _ in entry.controls).items())
+    counts = ", ".join(f"{number} x {verdict}" for verdict, number in found)
     return f"; controls: {counts}" if counts else ""
 
 
 def _comparisons(entry: Finished) -> list[list[str]]:
     """Rows: what is expected or asked, the difference, the verdict."""
-    claimed = len(entry.reproduction.entry.expect)
     return [
-        [f"{'' if number < claimed else 'control: '}{comparison}", _number(difference), verdict]
-        for number, (comparison, verdict, difference) in enumerate(entry.judged())
+        [f"{whose}{comparison}", _number(difference), verdict]
+        for whose, judged in (("", entry.claims), ("control: ", entry.controls))
+        for comparison, verdict, difference in judged
     ]
 
 
