@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from env_registry import SettingError
 from rllib_empathy.cli import app
 from rllib_empathy.experiments.metrics_table import flat_metrics
-from rllib_empathy.studies.analyses import IpdTheory, LaseTheory, SchellingDiagrams
+from rllib_empathy.studies.analyses import CoinsMeta, IpdTheory, LaseTheory, SchellingDiagrams
 from rllib_empathy.studies.catalogue import Expectation, catalogue, load_reproduction, trials_to_reproduce
 from rllib_empathy.studies.finished import finished, last_study, run_analysis
 from rllib_empathy.studies.measures import measure
@@ -42,6 +42,7 @@ ENTRY: dict[str, Any] = {
 ANALYSIS_MEASURES = {
     "lase_theory": LaseTheory.measures,
     "ipd_theory": IpdTheory.measures,
+    "coins_meta": CoinsMeta.measures,
     "schelling": SchellingDiagrams.measures,
 }
 
@@ -171,6 +172,7 @@ def test_what_an_entry_shows_of_learning_is_logged(ray_local, name):
 ANALYSES: dict[str, dict[str, Any]] = {
     "lase_theory": {"starts": 3, "resolution": 6},
     "ipd_theory": {"starts": 3, "updates": 2, "meta_episodes": 1, "meta_pairs": 8, "meta_steps": 2},
+    "coins_meta": {"seeds": 2, "meta_episodes": 1, "meta_games": 2, "games": 2, "inner_episodes": 1},
     "schelling": {
         "episodes": 4,
         "seeds": 3,
@@ -184,14 +186,19 @@ ANALYSES: dict[str, dict[str, Any]] = {
 
 def analysis_entry(path: Path, name: str, variant: str, **options: Any) -> Path:
     head = {key: ENTRY[key] for key in ("title", "paper", "figure", "claim")}
-    entry = {**head, "expect": [{"variant": variant, "above": -9}], "analysis": {name: {**ANALYSES[name], **options}}}
+    entry = {**head, "expect": [{"variant": variant, "above": -99}], "analysis": {name: {**ANALYSES[name], **options}}}
     path.write_text(yaml.safe_dump(entry), encoding="utf-8")
     return path
 
 
 @pytest.mark.parametrize(
     ("name", "variant", "number"),
-    [("lase_theory", "IPD", 3), ("ipd_theory", "naive / naive", 3), ("schelling", "dilemma", 3)],
+    [
+        ("lase_theory", "IPD", 3),
+        ("ipd_theory", "naive / naive", 3),
+        ("coins_meta", "naive / naive", 2),
+        ("schelling", "dilemma", 3),
+    ],
 )
 def test_an_analysis_ends_on_the_page_and_is_kept(name, variant, number, tmp_path, monkeypatch):
     path = analysis_entry(tmp_path / "entry.yaml", name, variant)
@@ -201,7 +208,7 @@ def test_an_analysis_ends_on_the_page_and_is_kept(name, variant, number, tmp_pat
         assert result.exit_code == 0, result.output
         monkeypatch.setattr("rllib_empathy.studies.finished.run_analysis", None)  # the second time nothing is computed
     page = (tmp_path / "docs" / "results.md").read_text()
-    assert f"| {variant} above -9.0 |" in page
+    assert f"| {variant} above -99.0 |" in page
     assert (tmp_path / "docs" / "results" / "entry_small.png").stat().st_size > 1000
     found = finished(tmp_path / "runs", load_reproduction(str(path), "small"))
     assert found is not None

@@ -1,4 +1,4 @@
-"""What the catalogue shows without training: theory, and Schelling diagrams of worlds."""
+"""What the catalogue shows without a study: theory, meta-games, and Schelling diagrams of worlds."""
 
 from __future__ import annotations
 
@@ -88,6 +88,35 @@ class IpdTheory(Settings):
         return dict(zip(self.measures, (mean, first, second), strict=True))
 
 
+class CoinsMeta(Settings):
+    """`rllib-empathy theory mfos`; variants are pairs of players, of which M-FOS agents are trained."""
+
+    seeds: int = Field(3, ge=2, description="trainings of each pair")
+    meta_episodes: int = Field(24, ge=1, description="that each M-FOS agent is trained for")
+    meta_games: int = Field(16, ge=1, description="side by side; each has a naive learner of its own")
+    games: int = Field(8, ge=1, description="coin games of a meta-game")
+    inner_episodes: int = Field(16, ge=1, description="of a meta-episode; learners learn after each")
+
+    @property
+    def variants(self) -> list[str]:
+        """The pairs."""
+        from rllib_empathy.theory.coins_pairs import NAMES
+
+        return list(NAMES)
+
+    measures: ClassVar = ("return", "return/0", "return/1", "own_coin_share", "own_coin_share/1")
+
+    def run(self, picture: Path, players: Players) -> dict[str, Scores]:
+        """Returns and shares of own coins at the end of meta-episodes, for each seed."""
+        from rllib_empathy.theory.coins_pairs import FIRST_SEED, MetaCoins, play_all
+        from rllib_empathy.theory.coins_summary import draw_returns, scores
+
+        sizes = MetaCoins(self.meta_episodes, self.meta_games, self.games, self.inner_episodes)
+        courses = play_all(sizes, range(FIRST_SEED, FIRST_SEED + self.seeds))
+        draw_returns(courses, picture)
+        return scores(courses)
+
+
 class SchellingGame(Settings):
     """One diagram."""
 
@@ -145,6 +174,7 @@ class Analysis(Settings):
 
     lase_theory: LaseTheory | None = None
     ipd_theory: IpdTheory | None = None
+    coins_meta: CoinsMeta | None = None
     schelling: SchellingDiagrams | None = None
 
     @model_validator(mode="after")
@@ -154,7 +184,9 @@ class Analysis(Settings):
         return self
 
     @property
-    def chosen(self) -> LaseTheory | IpdTheory | SchellingDiagrams:
+    def chosen(self) -> LaseTheory | IpdTheory | CoinsMeta | SchellingDiagrams:
         """That one."""
-        found: LaseTheory | IpdTheory | SchellingDiagrams = next(value for _, value in self if value is not None)
+        found: LaseTheory | IpdTheory | CoinsMeta | SchellingDiagrams = next(
+            value for _, value in self if value is not None
+        )
         return found

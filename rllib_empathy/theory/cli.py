@@ -1,4 +1,4 @@
-"""`rllib-empathy theory`: analyses that need no training."""
+"""`rllib-empathy theory`: analyses of games that are simple enough to work out, or to learn in minutes."""
 
 from __future__ import annotations
 
@@ -83,6 +83,38 @@ def coins(
     from rllib_empathy.theory.coins import estimators_table
 
     Console().print(estimators_table(gamma, games, seed))
+
+
+@app.command()
+def mfos(
+    out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("runs/theory"),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each pair.")] = 3,
+    meta_episodes: Annotated[int, typer.Option(min=1, help="That each M-FOS agent is trained for.")] = 24,
+    meta_games: Annotated[int, typer.Option(min=1, help="Side by side; each has a naive learner of its own.")] = 16,
+    games: Annotated[int, typer.Option(min=1, help="Coin games of a meta-game.")] = 8,
+    inner_episodes: Annotated[int, typer.Option(min=1, help="Of a meta-episode; learners learn after each.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="The first one.")] = 1000,
+) -> None:
+    """M-FOS in the 3x3 coin game: against naive learners while they learn, and against itself."""
+    from rich.console import Console
+
+    from rllib_empathy.experiments.display import ProgressBar
+    from rllib_empathy.theory.coins_pairs import MetaCoins, play_all
+    from rllib_empathy.theory.coins_summary import draw_returns, meta_table
+
+    _make(out)
+    console = Console()
+    sizes = MetaCoins(meta_episodes, meta_games, games, inner_episodes)
+    with ProgressBar(console, "M-FOS agents are being trained", total=1.0) as progress:
+
+        def show(share: float, name: str) -> None:
+            progress.show(share, f"{name} is being trained")
+
+        courses = play_all(sizes, range(seed, seed + seeds), show)
+    console.print(meta_table(courses))
+    picture = out / "coins_meta.png"
+    draw_returns(courses, picture)
+    console.print(f"picture: {picture}", soft_wrap=True, highlight=False)
 
 
 def _make(folder: Path) -> None:

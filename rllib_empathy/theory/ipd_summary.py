@@ -1,8 +1,8 @@
-"""What pairs of learners did in the iterated prisoner's dilemma: a table and a picture."""
+"""What pairs of learners did: a picture, and a table of the iterated prisoner's dilemma."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -36,12 +36,21 @@ def pairs_table(courses: Mapping[str, tuple[Tensor, Tensor]]) -> Table:
     return table
 
 
-def draw_courses(rewards: Mapping[str, Array], path: Path) -> None:
-    """Draws rewards per step over updates, one panel a pair, thin lines for single starts and thick ones for means.
+def draw_courses(
+    rewards: Mapping[str, Array],
+    path: Path,
+    over: str = "updates",
+    earned: str = "reward per step (-1: both cooperate, -2: both defect)",
+    lines: Sequence[float] = (-1, -2),
+) -> None:
+    """Draws what both agents earn as they learn, one panel a pair, thin lines for single starts and thick ones for means.
 
     Args:
         rewards: name -> `[U + 1, 2, K]`.
         path: the PNG file.
+        over: what the first axis is.
+        earned: what is earned.
+        lines: dotted, for comparison.
     """
     columns = min(len(rewards), 3)
     rows = -(-len(rewards) // columns)
@@ -53,10 +62,10 @@ def draw_courses(rewards: Mapping[str, Array], path: Path) -> None:
         for agent, colour in enumerate(("tab:blue", "tab:orange")):
             axis.plot(course[:, agent], color=colour, linewidth=0.5, alpha=0.3)
             axis.plot(course[:, agent].mean(-1), color=colour, linewidth=2.5, label=f"agent {agent + 1}")
-        axis.axhline(-1, color="black", linewidth=0.8, linestyle=":")
-        axis.axhline(-2, color="black", linewidth=0.8, linestyle=":")
+        for line in lines:
+            axis.axhline(line, color="black", linewidth=0.8, linestyle=":")
         axis.set_title(name, loc="left", fontsize=10)
-        axis.set_xlabel("updates")
-    axes[0].set_ylabel("reward per step (-1: both cooperate, -2: both defect)", fontsize=8)
+        axis.set_xlabel(over)
+    axes[0].set_ylabel(earned, fontsize=8)
     axes[0].legend(frameon=False)
     figure.savefig(path, dpi=130)
