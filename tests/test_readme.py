@@ -20,8 +20,22 @@ CHECKOUT = Path(__file__).parents[1]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
 LESS = ("env_runners.num_envs_per_env_runner=2", "env_runners.rollout_fragment_length=10", "stop={iterations: 1}")
-FEWER = ["--starts", "2", "--meta-episodes", "2"]
-"""Of what `theory ipd` does."""
+FEWER = {
+    ("theory", "ipd"): ["--starts", "2", "--meta-episodes", "2"],
+    ("theory", "mfos"): [
+        "--seeds",
+        "1",
+        "--meta-episodes",
+        "1",
+        "--meta-games",
+        "2",
+        "--games",
+        "2",
+        "--inner-episodes",
+        "2",
+    ],
+}
+"""Of what takes long otherwise."""
 
 
 def snippets(language: str) -> list:
@@ -63,8 +77,7 @@ def test_command_works(a_run, tmp_path, monkeypatch, command):
     if arguments[0] in ("train", "tune"):
         less = ("stop={iterations: 2}",) if "--resume" in arguments else LESS
         arguments += [part for value in less for part in ("--set", value)]
-    if arguments[:2] == ["theory", "ipd"]:
-        arguments += FEWER
+    arguments += FEWER.get(tuple(arguments[:2]), [])
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -145,7 +145,7 @@ class MetaAgent:
         far_sighted: whether returns run through the whole meta-episode. Else they end with the inner episode: such an agent
             has no reason to shape anybody.
         hidden: width of the layer before its memory, and of that.
-        learns_through: inner episodes through which gradients of what is remembered flow.
+        learns_through: inner episodes through which gradients of what is remembered flow, if they divide its number; else one.
     """
 
     def __init__(

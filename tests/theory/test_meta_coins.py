@@ -234,6 +234,17 @@ def test_an_agent_learns_when_a_meta_episode_ends_unless_it_is_frozen(far_sighte
     assert all(changed())
 
 
+def test_who_begins_as_another_goes_on_alone():
+    world, random = coin_games(4), generator(0)
+    first, second = (MetaAgent(world, 4, random) for _ in range(2))
+    second.agents.copy_from(first.agents)
+    known = {name: value.detach().clone() for name, value in first.agents.parameters.items()}
+    assert all(torch.equal(value, second.agents.parameters[name]) for name, value in known.items())
+    play(world, (second, RandomPlayer(0)), 2)
+    assert all(torch.equal(value, first.agents.parameters[name]) for name, value in known.items())
+    assert not any(torch.equal(value, second.agents.parameters[name]) for name, value in known.items())
+
+
 # -- all pairs
 
 
