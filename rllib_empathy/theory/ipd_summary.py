@@ -52,7 +52,7 @@ def draw_courses(
         earned: what is earned.
         lines: dotted, for comparison.
     """
-    columns = min(len(rewards), 3)
+    columns = 2 if len(rewards) == 4 else min(len(rewards), 3)
     rows = -(-len(rewards) // columns)
     figure = Figure(figsize=(3.7 * columns, 3.3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()

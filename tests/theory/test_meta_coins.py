@@ -20,7 +20,7 @@ from rllib_empathy.theory.coins_pairs import NAMES, MetaCoins, play_all, play_se
 from rllib_empathy.theory.coins_summary import MEASURES, measures
 from rllib_empathy.theory.meta_game import Course, play
 from rllib_empathy.theory.meta_players import SHAPING, Memories, MetaAgent, NaiveLearners, Times
-from rllib_empathy.theory.stacked_ppo import Acted, Rows
+from rllib_empathy.theory.stacked_ppo import Acted, Agents, Rows
 
 TINY = MetaCoins(meta_episodes=1, meta_games=2, games=2, episodes=2)
 
@@ -234,6 +234,17 @@ def test_an_agent_learns_when_a_meta_episode_ends_unless_it_is_frozen(far_sighte
     assert all(changed())
 
 
+@pytest.mark.parametrize("episodes", [1, 2])
+def test_only_who_is_far_sighted_learns_from_later_inner_episodes(episodes):
+    after = []
+    for far_sighted in (True, False):
+        world = coin_games(4)
+        agent = MetaAgent(world, 4, generator(0), far_sighted=far_sighted)
+        play(world, (agent, RandomPlayer(0)), episodes)
+        after.append(agent.agents.parameters["policy.weight"])
+    assert torch.equal(*after) == (episodes == 1)
+
+
 def test_who_begins_as_another_goes_on_alone():
     world, random = coin_games(4), generator(0)
     first, second = (MetaAgent(world, 4, random) for _ in range(2))
@@ -257,6 +268,20 @@ def test_the_same_seed_gives_the_same_and_progress_is_told_in_order():
     for name, course in play_seed(TINY, 4).items():
         np.testing.assert_array_equal(np.stack(course), np.stack(courses[name][1]))
         assert not np.array_equal(np.stack(course), np.stack(courses[name][0]))
+
+
+def test_shapers_go_on_together_and_all_are_frozen_when_they_are_shown(monkeypatch):
+    done: list[str] = []
+    for method, call in (("improve", Agents.improve), ("copy_from", Agents.copy_from)):
+
+        def noted(agents, other, method=method, call=call):
+            if agents.architecture.options.memory != "none":
+                done.append(method)
+            call(agents, other)
+
+        monkeypatch.setattr(Agents, method, noted)
+    play_seed(TINY, 0)
+    assert done == ["improve", "improve", "copy_from", "copy_from", "improve", "improve"]
 
 
 def test_the_command_prints_all_pairs_and_draws_them(tmp_path):
