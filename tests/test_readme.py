@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).parents[1]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
 LESS = ("env_runners.num_envs_per_env_runner=2", "env_runners.rollout_fragment_length=10", "stop={iterations: 1}")
-FEWER = {
+FEWER: dict[tuple[str, ...], list[str]] = {
     ("theory", "ipd"): ["--starts", "2", "--meta-episodes", "2"],
     ("theory", "mfos"): shlex.split("--seeds 1 --meta-episodes 1 --meta-games 2 --games 2 --inner-episodes 2"),
 }

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from rllib_empathy.policies.networks import Architecture, NetworkOptions, State, initial_state
+from rllib_empathy.policies.actor_critic import architecture_for
+from rllib_empathy.policies.networks import NetworkOptions, State, initial_state
 from rllib_empathy.theory.mfos import advantages
 from rllib_empathy.theory.stacked_ppo import Acted, Agents, Learning, Rows
 
@@ -25,6 +26,10 @@ SHAPING = Learning(
     learning_rate=0.01, epochs=4, minibatches=8, clip=0.2, discount=0.995, trace=0.97, entropy=0.01, reward_scale=0.1
 )
 """Of M-FOS agents."""
+
+
+WIDTH = 32
+"""Of all layers."""
 
 
 class Times(NamedTuple):
@@ -100,20 +105,15 @@ class NaiveLearners:
         world: what is played.
         meta_games: K.
         random: of everything random.
-        learning: how it learns.
-        hidden: width of its network's hidden layer.
     """
 
-    def __init__(
-        self, world: Any, meta_games: int, random: torch.Generator, learning: Learning = NAIVE, hidden: int = 32
-    ) -> None:
-        options = NetworkOptions(conv_filters=(), hidden=(hidden,))
-        shape, actions = world.observation_space.shape, int(world.action_space.n)
-        self._architecture = Architecture.of(shape, 1.0, actions, options, critic_inputs=1)
-        self._meta_games, self._random, self._learning = meta_games, random, learning
+    def __init__(self, world: Any, meta_games: int, random: torch.Generator) -> None:
+        options = NetworkOptions(conv_filters=(), hidden=(WIDTH,))
+        self._architecture = architecture_for(world.observation_space, world.action_space, options, critic_inputs=1)
+        self._meta_games, self._random = meta_games, random
 
     def begin(self) -> None:
-        self.agents = Agents(self._architecture, self._meta_games, self._learning, self._random)
+        self.agents = Agents(self._architecture, self._meta_games, NAIVE, self._random)
         self._memories = Memories()
 
     def act(self, observations: Tensor, times: Times) -> Tensor:
@@ -127,7 +127,7 @@ class NaiveLearners:
         self._memories.rewards.append(rewards.unflatten(0, (self._meta_games, -1)))
 
     def end_episode(self, meta_episode_ends: bool) -> None:
-        self.agents.improve(self._memories.rows(self._learning, span=len(self._memories.rewards), piece=1))
+        self.agents.improve(self._memories.rows(NAIVE, span=len(self._memories.rewards), piece=1))
         self._memories = Memories()
 
 
@@ -135,36 +135,24 @@ class MetaAgent:
     """One recurrent PPO agent that remembers whole meta-episodes, and learns from them when they end.
 
     Beside the observation it sees what it did and earned in the step before, and whether an inner episode has just begun. Its
-    value also sees how much is left of both episodes. Of how the other learns it is told nothing.
+    value also sees how much is left of both episodes. Of how the other learns it is told nothing. Gradients of what it remembers
+    flow through two inner episodes (one, where meta-episodes have an odd number of them).
 
     Args:
         world: what is played.
         games: B.
         random: of everything random.
-        learning: how it learns.
         far_sighted: whether returns run through the whole meta-episode. Else they end with the inner episode: such an agent
             has no reason to shape anybody.
-        hidden: width of the layer before its memory, and of that.
-        learns_through: inner episodes through which gradients of what is remembered flow, if they divide its number; else one.
     """
 
-    def __init__(
-        self,
-        world: Any,
-        games: int,
-        random: torch.Generator,
-        learning: Learning = SHAPING,
-        far_sighted: bool = True,
-        hidden: int = 32,
-        learns_through: int = 2,
-    ) -> None:
-        self._games, self._learning, self._far_sighted = games, learning, far_sighted
+    def __init__(self, world: Any, games: int, random: torch.Generator, far_sighted: bool = True) -> None:
+        self._games, self._far_sighted = games, far_sighted
         self._episode_length, self._actions = int(world.episode_length), int(world.action_space.n)
-        self._learns_through = learns_through
-        options = NetworkOptions(conv_filters=(), hidden=(hidden,), memory="gru", memory_size=hidden)
-        shape = world.observation_space.shape
-        architecture = Architecture.of(shape, 1.0, self._actions, options, self._actions + 2, critic_inputs=2)
-        self.agents = Agents(architecture, 1, learning, random)
+        options = NetworkOptions(conv_filters=(), hidden=(WIDTH,), memory="gru", memory_size=WIDTH)
+        spaces = world.observation_space, world.action_space
+        architecture = architecture_for(*spaces, options, inputs=self._actions + 2, critic_inputs=2)
+        self.agents = Agents(architecture, 1, SHAPING, random)
         self.frozen = False
 
     def begin(self) -> None:
@@ -192,7 +180,6 @@ class MetaAgent:
         if self.frozen or not meta_episode_ends:
             return
         steps = len(self._memories.rewards)
-        episodes = steps // self._episode_length
         span = steps if self._far_sighted else self._episode_length
-        piece = self._learns_through if episodes % self._learns_through == 0 else 1
-        self.agents.improve(self._memories.rows(self._learning, span, piece * self._episode_length))
+        piece = 2 * self._episode_length if steps % (2 * self._episode_length) == 0 else self._episode_length
+        self.agents.improve(self._memories.rows(SHAPING, span, piece))
