@@ -297,4 +297,5 @@ def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monk
     }
     assert same == {"rich": True, "poor": False}
     page = (tmp_path / "docs" / "results.md").read_text()
-    assert "rich 90 [90, 90], poor 10 [10, 10], new 90 [90, 90] | **no claim**; controls: 1 x holds |" in page
+    (row,) = (line for line in page.splitlines() if line.startswith("| [Payoffs decide (small)]"))
+    assert row.endswith("rich 90 [90, 90], poor 10 [10, 10], new 90 [90, 90] | **no claim**; controls: 1 x holds |")
