@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,20 @@ def test_an_analysis_that_is_asked_otherwise_is_run_anew(tmp_path):
     assert finished(tmp_path, load_reproduction(str(path), "small"))
     analysis_entry(path, "lase_theory", "IPD", starts=4)
     assert finished(tmp_path, load_reproduction(str(path), "small")) is None
+
+
+@pytest.mark.parametrize(("change", "counts"), [("an option less", True), ("an unknown option", False)])
+def test_an_analysis_of_another_version_counts_if_its_options_were_the_same(change, counts, tmp_path):
+    reproduction = load_reproduction(str(analysis_entry(tmp_path / "entry.yaml", "lase_theory", "IPD")), "small")
+    run_analysis(tmp_path, reproduction)
+    (numbers,) = tmp_path.glob("*/numbers.json")
+    found = json.loads(numbers.read_text())
+    if change == "an option less":
+        del found["analysis"]["schelling"]
+    else:
+        found["analysis"]["lase_theory"]["temperature"] = 1
+    numbers.write_text(json.dumps(found))
+    assert bool(finished(tmp_path, reproduction)) == counts
 
 
 def test_players_that_are_not_trained_are_asked_for(tmp_path):

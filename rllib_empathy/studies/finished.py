@@ -15,10 +15,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from env_registry.parameters import SettingError
+from env_registry.parameters import SettingError, checked
 from rllib_empathy.experiments.experiment import load_experiment
 from rllib_empathy.experiments.run_folder import versions, write_whole
-from rllib_empathy.studies.analyses import Scores
+from rllib_empathy.studies.analyses import Analysis, Scores
 from rllib_empathy.studies.catalogue import Judgement, Reproduction, Verdict, load_reproduction
 from rllib_empathy.studies.measures import measure
 from rllib_empathy.studies.picture import draw_study
@@ -187,8 +187,10 @@ def finished(out: Path, reproduction: Reproduction, trials: Sequence[Trial] = ()
         if not (folder / NUMBERS).exists():
             return None
         found = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
-        asked = reproduction.entry.analysis.model_dump(mode="json")
-        return FinishedAnalysis(reproduction, folder, found) if found["analysis"] == asked else None
+        with contextlib.suppress(SettingError):  # written by another version; options that it did not have are as by default
+            if checked(Analysis, found["analysis"], NUMBERS) == reproduction.entry.analysis:
+                return FinishedAnalysis(reproduction, folder, found)
+        return None
     study = last_study(out, reproduction, trials)
     if study is None or not study.results.exists():
         return None
