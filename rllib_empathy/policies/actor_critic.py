@@ -26,6 +26,7 @@ from rllib_empathy.policies.networks import (
     Parameters,
     Prepared,
     State,
+    drawn,
     evaluate,
     initial_state,
     log_policies,
@@ -208,12 +209,9 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         inputs = None if context is None else modules[0].inputs(context[..., :size]).unsqueeze(1)
         answer = evaluate(modules[0].architecture, parameters, observations.unsqueeze(1), state, inputs=inputs)
         log_policy = torch.log_softmax(answer.logits.squeeze(1), -1)
-        scores = log_policy
         if explore:
             log_policy = exploring(log_policy, parameters["exploration"], log_policy.shape[-1])
-            # Gumbel-max: the largest of log p - log(exponential noise) is distributed as p.
-            scores = log_policy - torch.empty_like(log_policy).exponential_(generator=generator).log()
-        actions = scores.argmax(-1)
+        actions = drawn(log_policy, generator) if explore else log_policy.argmax(-1)
         after = answer.state if context is None else {**answer.state, CONTEXT: context}
         return Action(actions, log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1), after)
 

@@ -233,6 +233,11 @@ def log_policies(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits.movedim(-1, 1).contiguous(), 1).movedim(1, -1)
 
 
+def drawn(log_policy: Tensor, generator: torch.Generator) -> Tensor:
+    """Actions `[...]` of policies `[..., A]`; Gumbel-max: the largest of log p - log(exponential noise) is distributed as p."""
+    return (log_policy - torch.empty_like(log_policy).exponential_(generator=generator).log()).argmax(-1)
+
+
 class _FewOutputs(torch.autograd.Function):
     """`linear` for few outputs: products with so few columns on the right, as autograd makes them of it, are very slow."""
 

@@ -187,9 +187,8 @@ def finished(out: Path, reproduction: Reproduction, trials: Sequence[Trial] = ()
         if not (folder / NUMBERS).exists():
             return None
         found = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
-        with contextlib.suppress(
-            SettingError
-        ):  # written by another version; options that it did not have are as by default
+        with contextlib.suppress(SettingError):  # written by another version
+            # Options that were not there then are as by default.
             if checked(Analysis, found["analysis"], NUMBERS) == reproduction.entry.analysis:
                 return FinishedAnalysis(reproduction, folder, found)
         return None

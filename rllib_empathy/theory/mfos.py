@@ -121,6 +121,11 @@ def advantages(rewards: Tensor, values: Tensor, discount: float, trace: float) -
     return discounted(errors, torch.ones_like(errors), discount * trace)
 
 
+def clipped_surrogate(ratio: Tensor, gains: Tensor, clip: float) -> Tensor:
+    """What PPO maximises, `[...]`:  min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)."""
+    return torch.minimum(ratio * gains, ratio.clamp(1 - clip, 1 + clip) * gains)
+
+
 def improve(
     policy: MetaPolicy,
     optimizer: torch.optim.Optimizer,
@@ -152,7 +157,7 @@ def improve(
             state, action, old, gain, target = (column[chosen] for column in rows)
             distribution = policy.distribution(state)
             ratio = (distribution.log_prob(action).sum(-1) - old).exp()
-            surrogate = torch.minimum(ratio * gain, ratio.clamp(1 - training.clip, 1 + training.clip) * gain).mean()
+            surrogate = clipped_surrogate(ratio, gain, training.clip).mean()
             entropy = distribution.entropy().sum(-1).mean()
             # Policy and value share no weights, and Adam knows no scale: their losses need no balance.
             loss = (policy.value(state) - target).square().mean() - surrogate - training.entropy * entropy

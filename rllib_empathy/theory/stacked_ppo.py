@@ -15,10 +15,12 @@ from rllib_empathy.policies.networks import (
     ActorCritic,
     Architecture,
     State,
+    drawn,
     evaluate,
     log_policies,
     stack_parameters,
 )
+from rllib_empathy.theory.mfos import clipped_surrogate
 
 
 class Learning(NamedTuple):
@@ -108,9 +110,7 @@ class Agents:
             self.architecture, self.parameters, observations.unsqueeze(1), state, inputs=inputs.unsqueeze(1)
         )
         log_policy = torch.log_softmax(answer.logits.squeeze(1), -1)
-        # Gumbel-max: the largest of log p - log(exponential noise) is distributed as p.
-        noise = torch.empty_like(log_policy).exponential_(generator=self.random).log()
-        actions = (log_policy - noise).argmax(-1)
+        actions = drawn(log_policy, self.random)
         log_probs = log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         return Acted(actions, log_probs, answer.values.squeeze(1), answer.state)
 
@@ -130,8 +130,7 @@ class Agents:
         answer = evaluate(self.architecture, self.parameters, rows.observations, rows.state, inputs=rows.inputs)
         log_policy = log_policies(answer.logits)
         ratio = (log_policy.gather(-1, rows.actions.unsqueeze(-1)).squeeze(-1) - rows.log_probs).exp()
-        clipped = ratio.clamp(1 - self.learning.clip, 1 + self.learning.clip)
-        surrogate = torch.minimum(ratio * rows.advantages, clipped * rows.advantages)
+        surrogate = clipped_surrogate(ratio, rows.advantages, self.learning.clip)
         entropy = -(log_policy.exp() * log_policy).sum(-1)
         error = (answer.values - rows.targets).square()
         return (0.5 * error - surrogate - self.learning.entropy * entropy).mean((1, 2))
