@@ -7,13 +7,16 @@ Markov chain of outcomes, whose discounted sums of rewards need no sampling (Foe
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-PAYOFFS = (-1.0, -3.0, 0.0, -2.0)
-"""[R, S, T, P] of the Reciprocators' game."""
+Payoffs: TypeAlias = tuple[float, float, float, float]
+"""[R, S, T, P]: of both cooperating, of cooperating alone, of defecting alone, of both defecting."""
+
+PAYOFFS: Payoffs = (-1.0, -3.0, 0.0, -2.0)
+"""Of the Reciprocators' game."""
 
 SWAPPED = [0, 2, 1, 3, 4]
 """The states [CC, CD, DC, DD, start] from the other agent's side."""
@@ -39,11 +42,13 @@ class Ascent(NamedTuple):
         reciprocal_weight: of the reciprocal return beside the return; 0: it is no Reciprocator.
         look_ahead: how large a step of the other's it foresees (LOLA); 0: it foresees none.
         size: of its own steps, on discounted returns.
+        payoffs: of the game that it plays.
     """
 
     reciprocal_weight: float = 0.0
     look_ahead: float = 0.0
     size: float = 1.0
+    payoffs: Payoffs = PAYOFFS
 
     def step(self, logits: Tensor, agent: int, gamma: float) -> Tensor:
         """One step; where `logits` require gradients, so that these flow through the step."""
@@ -56,10 +61,10 @@ class Ascent(NamedTuple):
 
     def _wanted(self, logits: Tensor, agent: int, gamma: float) -> Tensor:
         policies = logits.sigmoid()
-        seen = foreseen(logits, agent, self.look_ahead, gamma).sigmoid() if self.look_ahead else policies
-        wanted = exact_returns(seen, gamma)[agent]
+        seen = foreseen(logits, agent, self.look_ahead, gamma, self.payoffs).sigmoid() if self.look_ahead else policies
+        wanted = exact_returns(seen, gamma, self.payoffs)[agent]
         if self.reciprocal_weight:
-            wanted = wanted + self.reciprocal_weight * reciprocal_returns(policies, gamma)[agent]
+            wanted = wanted + self.reciprocal_weight * reciprocal_returns(policies, gamma, self.payoffs)[agent]
         return wanted
 
 
@@ -91,20 +96,20 @@ def occupancies(outcomes: Tensor, gamma: float) -> Tensor:
     return torch.linalg.solve(identity - gamma * transitions.transpose(1, 2), start.unsqueeze(-1)).squeeze(-1)
 
 
-def exact_returns(policies: Tensor, gamma: float) -> Tensor:
+def exact_returns(policies: Tensor, gamma: float, payoffs: Payoffs = PAYOFFS) -> Tensor:
     """Discounted returns of both agents, `[2, K]`, of policies `[2, K, 5]`."""
     outcomes = outcome_probabilities(policies)
     visits = (occupancies(outcomes, gamma).unsqueeze(-1) * outcomes).sum(1)  # [K, 4]
-    payoffs = torch.tensor(PAYOFFS, dtype=policies.dtype)
-    return torch.stack([visits @ payoffs, visits @ payoffs[SWAPPED[:4]]])
+    paid = torch.tensor(payoffs, dtype=policies.dtype)
+    return torch.stack([visits @ paid, visits @ paid[SWAPPED[:4]]])
 
 
-def immediate_influences(policies: Tensor) -> Tensor:
+def immediate_influences(policies: Tensor, payoffs: Payoffs = PAYOFFS) -> Tensor:
     """What each agent's action does for the other's reward at once, `[2, K, 5, 4]`, by state and outcome.
 
     VI_i|j(s, a) = r_j(a) - sum_a' pi_i(a' | s) r_j(a_-i, a'): the future cancels in the authors' special case.
     """
-    reward, sucker, temptation, punishment = PAYOFFS
+    reward, sucker, temptation, punishment = payoffs
     of_second = torch.tensor(
         [[reward, temptation], [sucker, punishment]], dtype=policies.dtype
     )  # [first's, second's action]
@@ -117,12 +122,12 @@ def immediate_influences(policies: Tensor) -> Tensor:
     return torch.stack(tables)
 
 
-def reciprocal_returns(policies: Tensor, gamma: float) -> Tensor:
+def reciprocal_returns(policies: Tensor, gamma: float, payoffs: Payoffs = PAYOFFS) -> Tensor:
     """Discounted sums of  VI_j|i(t - 1) VI_i|j(t)  for both agents i, `[2, K]`.
 
     Influences are those of fixed policies, as those of a slow estimator: gradients flow through what happens only.
     """
-    influences = immediate_influences(policies.detach())
+    influences = immediate_influences(policies.detach(), payoffs)
     outcomes = outcome_probabilities(policies)
     visits = occupancies(outcomes, gamma)
     totals = []
@@ -133,7 +138,7 @@ def reciprocal_returns(policies: Tensor, gamma: float) -> Tensor:
     return torch.stack(totals)
 
 
-def foreseen(logits: Tensor, agent: int, step: float, gamma: float) -> Tensor:
+def foreseen(logits: Tensor, agent: int, step: float, gamma: float, payoffs: Payoffs = PAYOFFS) -> Tensor:
     """The logits `[2, K, 5]` after a step of the other agent's gradient ascent, as a function of this agent's own.
 
     theta_j' = theta_j + step grad_j V_j(theta_i, theta_j): whoever follows the gradient of V_i(theta_i, theta_j') by theta_i
@@ -144,14 +149,17 @@ def foreseen(logits: Tensor, agent: int, step: float, gamma: float) -> Tensor:
         agent: i.
         step: of the other.
         gamma: discount.
+        payoffs: of the game.
     """
-    returns = exact_returns(logits.sigmoid(), gamma)[1 - agent]
+    returns = exact_returns(logits.sigmoid(), gamma, payoffs)[1 - agent]
     learned = torch.zeros_like(logits)
     learned[1 - agent] = torch.autograd.grad(returns.sum(), logits, create_graph=True)[0][1 - agent]
     return logits + step * learned
 
 
-def course(starts: Tensor, pair: tuple[Learner, Learner], gamma: float, updates: int) -> tuple[Tensor, Tensor]:
+def course(
+    starts: Tensor, pair: tuple[Learner, Learner], gamma: float, updates: int, payoffs: Payoffs = PAYOFFS
+) -> tuple[Tensor, Tensor]:
     """How two learners go on from a start: each of them makes its next policy of the last two, at the same time.
 
     Args:
@@ -159,13 +167,14 @@ def course(starts: Tensor, pair: tuple[Learner, Learner], gamma: float, updates:
         pair: the learners.
         gamma: discount.
         updates: U.
+        payoffs: of the game in which rewards are told; learners have to know it as well.
 
     Returns:
         Rewards per step, `[U + 1, 2, K]`, and the last policies `[2, K, 5]`.
     """
     logits = starts
-    rewards = [(1 - gamma) * exact_returns(logits.sigmoid(), gamma)]
+    rewards = [(1 - gamma) * exact_returns(logits.sigmoid(), gamma, payoffs)]
     for _ in range(updates):
         logits = torch.stack([learner.step(logits, agent, gamma) for agent, learner in enumerate(pair)])
-        rewards.append((1 - gamma) * exact_returns(logits.sigmoid(), gamma))
+        rewards.append((1 - gamma) * exact_returns(logits.sigmoid(), gamma, payoffs))
     return torch.stack(rewards), logits.sigmoid()

@@ -14,6 +14,7 @@ from rllib_empathy.theory.ipd import (
     PAYOFFS,
     RECIPROCATOR,
     SWAPPED,
+    Ascent,
     course,
     exact_returns,
     foreseen,
@@ -40,6 +41,19 @@ def pair(*policies: list[float]) -> torch.Tensor:
 )
 def test_returns_of_known_strategies(policies, returns):
     np.testing.assert_allclose(exact_returns(pair(*policies), 0.9)[:, 0], returns, atol=1e-9)
+
+
+def test_returns_are_those_of_the_game_that_is_played():
+    payoffs = (1.0, -0.2, 1.2, 0.0)
+    np.testing.assert_allclose(exact_returns(pair(NEVER, ALWAYS), 0.9, payoffs)[:, 0], (12, -2), atol=1e-9)
+    starts = random_starts(20, seed=3)
+    lola, naive = Ascent(look_ahead=1.0, payoffs=payoffs), Ascent(payoffs=payoffs)
+    rewards = {
+        name: course(starts, (learner, learner), 0.99, 200, payoffs)[0][-1].mean()
+        for name, learner in {"lola": lola, "naive": naive}.items()
+    }
+    assert rewards["lola"] > 0.9
+    assert rewards["naive"] < 0.6
 
 
 def plain_sums(policies: np.ndarray, gamma: float, steps: int) -> np.ndarray:
