@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from env_registry import SettingError
 from rllib_empathy.cli import app
 from rllib_empathy.experiments.metrics_table import flat_metrics
-from rllib_empathy.studies.analyses import CoinsMeta, IpdTheory, LaseTheory, SchellingDiagrams
+from rllib_empathy.studies.analyses import CoinsMeta, IpdTheory, LaseTheory, LolaTheory, SchellingDiagrams
 from rllib_empathy.studies.catalogue import Expectation, catalogue, load_reproduction, trials_to_reproduce
 from rllib_empathy.studies.finished import finished, last_study, run_analysis
 from rllib_empathy.studies.measures import measure
@@ -43,6 +43,7 @@ ENTRY: dict[str, Any] = {
 ANALYSIS_MEASURES = {
     "lase_theory": LaseTheory.measures,
     "ipd_theory": IpdTheory.measures,
+    "lola_theory": LolaTheory.measures,
     "coins_meta": CoinsMeta.measures,
     "schelling": SchellingDiagrams.measures,
 }
@@ -140,6 +141,21 @@ def test_one_seed_decides_nothing():
         ({"scales": {"small": {}}}, "scales needs small and paper"),
         ({"scales": {"small": {"stop.iteratons": 3}, "paper": {}}}, "Unknown key in stop 'iteratons'"),
         ({"base": "cleanupp"}, "Unknown experiment 'cleanupp'"),
+        ({"draws": ["equaliti"]}, "Unknown metric of variant 'rich' 'equaliti'"),
+        ({"study_of": "lase_cleanup", "experiment": None}, "study_of goes without scales"),
+        ({"analysis": {"lase_theory": {}}, "experiment": None, "base": "cleanup"}, "analysis goes without base"),
+        (
+            {"analysis": {"lase_theory": {}}, "experiment": None, "draws": ["cooperation"]},
+            "analysis goes without draws",
+        ),
+        (
+            {
+                "analysis": {"lase_theory": {}},
+                "experiment": None,
+                "scales": {"small": {"lase_theory.strats": 3}, "paper": {}},
+            },
+            "Did you mean 'starts'",
+        ),
         ({"experiment": {**ENTRY["experiment"], "study": None}}, "needs a part 'study'"),
     ],
 )
@@ -156,7 +172,7 @@ def test_two_measures_of_a_variant_are_compared():
     assert str(expectation) == "more of a above less of a"
 
 
-@pytest.mark.parametrize("name", ["lase_weights", "lase_among_scripted"])
+@pytest.mark.parametrize("name", ["lase_weights", "lase_among_scripted", "lase_division_of_labour"])
 def test_what_an_entry_shows_of_learning_is_logged(ray_local, name):
     reproduction = load_reproduction(name, "small")
     trial = next(trial for trial in trials_to_reproduce(reproduction) if trial.variant == "lase")
@@ -173,6 +189,7 @@ def test_what_an_entry_shows_of_learning_is_logged(ray_local, name):
 ANALYSES: dict[str, dict[str, Any]] = {
     "lase_theory": {"starts": 3, "resolution": 6},
     "ipd_theory": {"starts": 3, "updates": 2, "meta_episodes": 1, "meta_pairs": 8, "meta_steps": 2},
+    "lola_theory": {"starts": 3, "updates": 2},
     "coins_meta": {"seeds": 2, "meta_episodes": 1, "meta_games": 2, "games": 2, "inner_episodes": 1},
     "schelling": {
         "episodes": 4,
@@ -197,6 +214,7 @@ def analysis_entry(path: Path, name: str, variant: str, **options: Any) -> Path:
     [
         ("lase_theory", "IPD", 3),
         ("ipd_theory", "naive / naive", 3),
+        ("lola_theory", "naive / naive", 3),
         ("coins_meta", "naive / naive", 2),
         ("schelling", "dilemma", 3),
     ],
@@ -228,6 +246,18 @@ def test_an_analysis_that_is_asked_otherwise_is_run_anew(tmp_path):
     assert finished(tmp_path, load_reproduction(str(path), "small"))
     analysis_entry(path, "lase_theory", "IPD", starts=4)
     assert finished(tmp_path, load_reproduction(str(path), "small")) is None
+
+
+def test_a_scale_changes_an_analysis(tmp_path):
+    path = analysis_entry(tmp_path / "entry.yaml", "lase_theory", "IPD")
+    entry = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**entry, "scales": {"small": {}, "paper": {"lase_theory.starts": 9}}}))
+    starts = {}
+    for scale in ("small", "paper"):
+        analysis = load_reproduction(str(path), scale).entry.analysis
+        assert analysis is not None and analysis.lase_theory is not None
+        starts[scale] = analysis.lase_theory.starts
+    assert starts == {"small": 3, "paper": 9}
 
 
 @pytest.mark.parametrize(("change", "counts"), [("an option less", True), ("an unknown option", False)])
@@ -289,7 +319,8 @@ def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monk
     assert "| rich above poor by 50 | 90 [90, 90] | holds |" in page
     assert "| control: poor above rich | -90 [-90, -90] | does not hold |" in page
     assert "](results/payoffs_small.png)" in page
-    assert (tmp_path / "docs" / "results" / "payoffs_small.png").stat().st_size > 1000
+    picture = tmp_path / "docs" / "results" / "payoffs_small.png"
+    assert picture.stat().st_size > 1000
     again = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
     assert again.exit_code == 0, again.output
     (first,) = (tmp_path / "runs" / "payoffs_small").iterdir()

@@ -19,19 +19,39 @@ COLUMNS = {
     "agent_events/cleaned/1": 2.0,
     "agent_events/cleaned/2": 0.0,
     "agent_events/eaten/1": 6.0,
+    "events/cleaned": 8.0,
+    "events/eaten": 6.0,
+    "agent_return/0": 1.0,
+    "agent_return/1": 6.0,
+    "agent_return/2": 2.0,
+    "learner/lase_0/gift_received/agent_0": 0.5,
 }
 
 
 def test_columns_means_over_agents_and_largest_shares():
     assert measure(COLUMNS, "group_return") == 7
     assert measure(COLUMNS, "learned/gift_share_when/cleaned") == pytest.approx(0.3)
+    assert measure(COLUMNS, "learned/*/cleaned_up") == 9
+    assert measure(COLUMNS, "learned/gift_share_when/*") == pytest.approx(9.6 / 3)
     assert measure(COLUMNS, "largest_share/cleaned") == pytest.approx(0.75)
     assert measure(COLUMNS, "event_share/cleaned/1") == pytest.approx(0.25)
+
+
+def test_agents_are_told_apart_by_what_they_do():
+    assert measure(COLUMNS, "events/cleaned+eaten") == 14
+    assert measure(COLUMNS, "top/cleaned/agent_return") == 1
+    assert measure(COLUMNS, "rest/cleaned/agent_return") == 4
+    assert measure(COLUMNS, "top/cleaned/agent_events/cleaned") == 6
+    assert measure(COLUMNS, "top/cleaned/gift_received") == 0.5
 
 
 @pytest.mark.parametrize(
     "name",
     [
+        "events/cleaned+slept",
+        "top/slept/agent_return",
+        "top/cleaned/agent_return_after_gifts",
+        "rest/cleaned/gift_received",  # not all of them log it
         "learned/gift_share_when/eaten",
         "largest_share/slept",
         "event_share/slept/1",
@@ -58,6 +78,17 @@ def test_curves_are_measured_point_by_point(rows):
     assert ((known >= 1 / 3 - 1e-9) & (known <= 1)).all()
 
 
+def test_on_a_curve_whoever_does_most_at_the_time_is_the_top():
+    columns = {
+        "agent_events/cleaned/0": np.array([3.0, 1.0]),
+        "agent_events/cleaned/1": np.array([2.0, 4.0]),
+        "agent_return/0": np.array([5.0, 6.0]),
+        "agent_return/1": np.array([7.0, 8.0]),
+    }
+    np.testing.assert_array_equal(measure(columns, "top/cleaned/agent_return"), [5, 8])
+    np.testing.assert_array_equal(measure(columns, "rest/cleaned/agent_return"), [7, 6])
+
+
 def test_names_are_known_before_anything_has_run():
     names = measured_names(["group_return", "agent_return/0", "agent_return/1", "events/cleaned"])
     assert {
@@ -68,3 +99,4 @@ def test_names_are_known_before_anything_has_run():
     } <= set(names)
     assert {"learned/gift_share/agent_0_to_1", "learned/gift_share/agent_1_to_0"} <= set(names)
     assert "learned/gift_share/agent_0_to_0" not in names
+    assert {"top/cleaned/agent_return", "rest/cleaned/agent_events/cleaned"} <= set(names)

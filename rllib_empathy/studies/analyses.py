@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,18 @@ Scores = dict[str, NDArray[np.float64]]
 
 Players = Callable[[str], list[str]]
 """ENTRY/VARIANT -> the run folders of that variant's trials."""
+
+
+REWARDS = ("reward", "reward/0", "reward/1")
+"""Of pairs of learners: per step, of both in the mean and of each."""
+
+
+def _last_rewards(courses: Mapping[str, NDArray[np.float64]]) -> dict[str, Scores]:
+    """REWARDS at the end of courses `[U + 1, 2, K]`."""
+    ends = {name: rewards[-1] for name, rewards in courses.items()}
+    mean = {name: end.mean(0) for name, end in ends.items()}
+    first, second = ({name: end[agent] for name, end in ends.items()} for agent in range(2))
+    return dict(zip(REWARDS, (mean, first, second), strict=True))
 
 
 class LaseTheory(Settings):
@@ -71,7 +83,7 @@ class IpdTheory(Settings):
 
         return list(NAMES)
 
-    measures: ClassVar = ("reward", "reward/0", "reward/1")
+    measures: ClassVar = REWARDS
 
     def run(self, picture: Path, players: Players) -> dict[str, Scores]:
         """The rewards per step of both agents at the end, for each start."""
@@ -83,9 +95,38 @@ class IpdTheory(Settings):
         courses = play_all(self.starts, self.updates, 0.96, training, seed=0)
         rewards = {name: course.numpy() for name, (course, _) in courses.items()}
         draw_courses(rewards, picture)
-        mean = {name: course[-1].mean(0) for name, course in rewards.items()}
-        first, second = ({name: course[-1][agent] for name, course in rewards.items()} for agent in range(2))
-        return dict(zip(self.measures, (mean, first, second), strict=True))
+        return _last_rewards(rewards)
+
+
+class LolaTheory(Settings):
+    """LOLA and naive learners with memory-one policies in LASE's prisoner's dilemma, exactly; variants are pairs of them."""
+
+    starts: int = Field(30, ge=2, description="random starts of each pair")
+    updates: int = Field(200, ge=1, description="steps of both learners")
+    gamma: float = Field(0.99, ge=0, lt=1, description="discount")
+    payoffs: tuple[float, float, float, float] = Field(
+        (1.0, -0.2, 1.2, 0.0), description="R, S, T, P: both cooperate, alone cooperate, alone defect, both defect"
+    )
+
+    variants: ClassVar = ["naive / naive", "LOLA / naive", "LOLA / LOLA"]
+    measures: ClassVar = REWARDS
+
+    def run(self, picture: Path, players: Players) -> dict[str, Scores]:
+        """The rewards per step of both agents at the end, for each start."""
+        import torch
+
+        from rllib_empathy.theory.ipd import Ascent, course
+        from rllib_empathy.theory.ipd_summary import draw_courses
+
+        learners = {"naive": Ascent(payoffs=self.payoffs), "LOLA": Ascent(look_ahead=1.0, payoffs=self.payoffs)}
+        random = torch.Generator().manual_seed(0)
+        logits = torch.randn(2, self.starts, 5, dtype=torch.float64, generator=random)
+        courses = {}
+        for name in self.variants:
+            first, second = (learners[who] for who in name.split(" / "))
+            courses[name] = course(logits, (first, second), self.gamma, self.updates, self.payoffs)[0].numpy()
+        draw_courses(courses, picture, earned="reward per step", lines=(self.payoffs[0], self.payoffs[3]))
+        return _last_rewards(courses)
 
 
 class CoinsMeta(Settings):
@@ -174,6 +215,7 @@ class Analysis(Settings):
 
     lase_theory: LaseTheory | None = None
     ipd_theory: IpdTheory | None = None
+    lola_theory: LolaTheory | None = None
     coins_meta: CoinsMeta | None = None
     schelling: SchellingDiagrams | None = None
 
@@ -184,9 +226,9 @@ class Analysis(Settings):
         return self
 
     @property
-    def chosen(self) -> LaseTheory | IpdTheory | CoinsMeta | SchellingDiagrams:
+    def chosen(self) -> LaseTheory | IpdTheory | LolaTheory | CoinsMeta | SchellingDiagrams:
         """That one."""
-        found: LaseTheory | IpdTheory | CoinsMeta | SchellingDiagrams = next(
+        found: LaseTheory | IpdTheory | LolaTheory | CoinsMeta | SchellingDiagrams = next(
             value for _, value in self if value is not None
         )
         return found

@@ -104,6 +104,7 @@ class CatalogueEntry(Settings):
     )
     controls: list[Expectation] = Field([], description="what else is asked, which the paper does not claim")
     metric: str | None = Field(None, description="what is drawn and comes first in the table; null: the study's metric")
+    draws: list[str] = Field([], description="measures that are drawn side by side; none: the metric alone")
     shows: list[str] = Field([], description="more measures that the table shows")
     study_of: str | None = Field(
         None, description="another entry, whose study shows this too; then nothing else is given"
@@ -111,7 +112,7 @@ class CatalogueEntry(Settings):
     base: str | None = Field(
         None, description="an experiment that comes with the package, which the experiment changes"
     )
-    analysis: Analysis | None = Field(None, description="what is computed instead of a study")
+    analysis: Analysis | None = Field(None, description="what is computed instead of a study; scales are optional")
     experiment: Overrides | None = Field(None, description="an experiment with a study; its name is the entry's")
     scales: dict[Literal["small", "paper"], Overrides] = Field({}, description="what each scale changes")
 
@@ -126,10 +127,13 @@ class CatalogueEntry(Settings):
         given = [name for name, value in sources.items() if value is not None]
         if len(given) != 1:
             raise ValueError(f"needs exactly one of {', '.join(sources)}, has {' and '.join(given) or 'none'}")
-        if self.experiment is None:
-            if self.base or self.scales:
-                raise ValueError(f"{given[0]} goes without base and scales")
-        elif set(self.scales) != {"small", "paper"}:
+        if self.study_of and self.scales:
+            raise ValueError("study_of goes without scales")
+        if self.experiment is None and self.base:
+            raise ValueError(f"{given[0]} goes without base")
+        if self.analysis and self.draws:
+            raise ValueError("analysis goes without draws: it has a picture of its own")
+        if (self.experiment is not None or self.scales) and set(self.scales) != {"small", "paper"}:
             raise ValueError("scales needs small and paper, be it {}")
         if not self.comparisons:
             raise ValueError("needs something under expect or controls")
@@ -183,7 +187,8 @@ class Reproduction:
         Raises:
             SettingError: one is not.
         """
-        named = [(variant, metric) for variant in known for metric in (self.metric, *self.entry.shows)]
+        of_all = self.metric, *self.entry.draws, *self.entry.shows
+        named = [(variant, metric) for variant in known for metric in of_all]
         for expectation in self.entry.comparisons:
             metric = expectation.metric or self.metric
             named.append((expectation.variant, metric))
@@ -216,8 +221,12 @@ def load_reproduction(name: str, scale: Literal["small", "paper"]) -> Reproducti
             raise unknown_name("entry of the catalogue", name, known)
         path = known[name]
     where = f"entry {path}"
-    entry = checked(CatalogueEntry, read_yaml(path), where)
+    values = read_yaml(path)
+    entry = checked(CatalogueEntry, values, where)
     experiment = None
+    if entry.analysis and entry.scales:
+        analysis = merged(values["analysis"], entry.scales[scale], f"{where}, scale {scale}")
+        entry = checked(CatalogueEntry, {**values, "analysis": analysis}, where)
     if entry.study_of:
         experiment = load_reproduction(entry.study_of, scale).experiment
     elif entry.experiment is not None:

@@ -97,8 +97,9 @@ class FinishedStudy(Finished):
         }
 
     def draw(self, picture: Path) -> None:
-        """The course of its metric."""
-        draw_study(self.results, self.folder, self.title, picture, self.reproduction.metric)
+        """The course of what it draws."""
+        drawn = self.reproduction.entry.draws or [self.reproduction.metric]
+        draw_study(self.results, self.folder, self.title, picture, drawn)
 
     def costs(self) -> dict[str, tuple[str, ...]]:
         """Means over trials."""

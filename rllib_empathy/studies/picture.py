@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -21,8 +22,8 @@ POINTS = 200
 """Env steps at which curves are compared."""
 
 
-def draw_study(results: StudyResults, folder: StudyFolder, title: str, path: Path, metric: str | None = None) -> None:
-    """Draws a measure of each arm against env steps: IQM over seeds and its 95 % interval, as a PNG.
+def draw_study(results: StudyResults, folder: StudyFolder, title: str, path: Path, metrics: Sequence[str] = ()) -> None:
+    """Draws measures of each arm against env steps: IQM over seeds and its 95 % interval, as a PNG.
 
     A curve ends where the shortest of its trials does; of a search's arms only the best are drawn.
 
@@ -31,20 +32,21 @@ def draw_study(results: StudyResults, folder: StudyFolder, title: str, path: Pat
         folder: the study's.
         title: above the picture.
         path: of the picture.
-        metric: the measure; default: the study's metric.
+        metrics: the measures, side by side on one scale; default: the study's metric.
     """
-    metric = metric or results.metric
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axis = figure.subplots()
-    for (style, colour), arm in zip(product(STYLES, COLOURS), results.arms, strict=False):
-        band = _band(arm, metric, folder)
-        if band is not None:
-            steps, middle, low, high = band
-            axis.plot(steps, middle, style, color=colour, linewidth=2, label=arm.name)
-            axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-    finish(axis, metric.replace("_", " "))
-    if axis.has_data():
-        axis.legend(frameon=False, fontsize=9, ncols=1 if len(results.arms) <= len(COLOURS) else 2)
+    metrics = metrics or [results.metric]
+    figure = Figure(figsize=(7 if len(metrics) == 1 else 4.5 * len(metrics), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axis, metric in zip(axes, metrics, strict=True):
+        for (style, colour), arm in zip(product(STYLES, COLOURS), results.arms, strict=False):
+            band = _band(arm, metric, folder)
+            if band is not None:
+                steps, middle, low, high = band
+                axis.plot(steps, middle, style, color=colour, linewidth=2, label=arm.name)
+                axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        finish(axis, metric.replace("_", " "))
+    if axes[0].has_data():
+        axes[0].legend(frameon=False, fontsize=9, ncols=1 if len(results.arms) <= len(COLOURS) else 2)
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     figure.savefig(path, dpi=130)
 

@@ -16,11 +16,13 @@ from rllib_empathy.studies.finished import Finished
 
 HEAD = """# Results
 
-Written by `rllib-empathy reproduce` from the studies that have run; not by hand. Each number is the interquartile mean over
-seeds of the last tenth of training, on the world's own rewards, with the 95 % bootstrap interval over seeds. An expectation
-*holds* if the whole interval of its difference lies where it is expected, *does not hold* if the whole interval lies elsewhere,
-and is *undecided* otherwise. An entry's verdict is on the paper's claim: that of its worst expectation. Controls, questions of
-our own, are counted beside it. Entries are the files of `tune_configs/reproduce`; `small` and `paper` are their scales.
+Written by `rllib-empathy reproduce` from the studies that have run; not by hand. Each number is the interquartile mean (IQM) over
+seeds of the last tenth of training (of what is computed instead: over random starts or seeds of the end), with its 95 % bootstrap
+interval. Returns are the world's own rewards, but for what is named `after_gifts`; other measures and the names of variants
+are explained in [search](search.md#published-results). An expectation *holds* if the whole interval of its difference lies
+where it is expected, *does not hold* if the whole interval lies elsewhere, and is *undecided* otherwise. An entry's verdict is on
+the paper's claim: that of its worst expectation. Controls, questions of our own, are counted beside it. Entries are the files of
+`tune_configs/reproduce`; `small` and `paper` are their scales.
 
 """
 
