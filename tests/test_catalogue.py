@@ -18,9 +18,10 @@ from rllib_empathy.cli import app
 from rllib_empathy.experiments.metrics_table import flat_metrics
 from rllib_empathy.studies.analyses import CoinsMeta, IpdTheory, LaseTheory, LolaTheory, SchellingDiagrams
 from rllib_empathy.studies.catalogue import Expectation, catalogue, load_reproduction, trials_to_reproduce
-from rllib_empathy.studies.finished import finished, last_study, run_analysis
+from rllib_empathy.studies.finished import finished, is_done, last_study, run_analysis
 from rllib_empathy.studies.measures import measure
-from rllib_empathy.studies.study_folder import StudyFolder
+from rllib_empathy.studies.results import study_results
+from rllib_empathy.studies.study_folder import Outcome, StudyFolder
 
 ENTRY: dict[str, Any] = {
     "title": "Payoffs decide",
@@ -172,6 +173,15 @@ def test_two_measures_of_a_variant_are_compared():
     assert str(expectation) == "more of a above less of a"
 
 
+def test_two_measures_of_the_same_trials_are_compared_trial_by_trial():
+    less = np.array([0.1, 0.5, 0.9, 0.3])
+    expectation = Expectation(variant="a", metric="more", above="a", other_metric="less")
+    assert expectation.judged({"a": less + 0.05}, {"a": less})[0] == "holds"
+    assert expectation.judged({"a": less}, {"a": less + 0.05})[0] == "does not hold"
+    of_others = Expectation(variant="a", metric="more", above="b", other_metric="less")
+    assert of_others.judged({"a": less + 0.05}, {"b": less})[0] == "undecided"
+
+
 @pytest.mark.parametrize("name", ["lase_weights", "lase_among_scripted", "lase_division_of_labour"])
 def test_what_an_entry_shows_of_learning_is_logged(ray_local, name):
     reproduction = load_reproduction(name, "small")
@@ -255,7 +265,8 @@ def test_a_scale_changes_an_analysis(tmp_path):
     starts = {}
     for scale in ("small", "paper"):
         analysis = load_reproduction(str(path), scale).entry.analysis
-        assert analysis is not None and analysis.lase_theory is not None
+        assert analysis is not None
+        assert analysis.lase_theory is not None
         starts[scale] = analysis.lase_theory.starts
     assert starts == {"small": 3, "paper": 9}
 
@@ -279,6 +290,23 @@ def test_players_that_are_not_trained_are_asked_for(tmp_path):
     path = analysis_entry(tmp_path / "entry.yaml", "schelling", "cleanup", games=games)
     with pytest.raises(SettingError, match="First: rllib-empathy reproduce lase_cleanup --scale small"):
         run_analysis(tmp_path, load_reproduction(str(path), "small"))
+
+
+def test_a_diagram_of_players_that_were_trained_anew_is_drawn_anew(tmp_path, monkeypatch):
+    games = {"trained": {"world": "matrix_game", "cooperator": "entry/go", "defector": "defector"}}
+    reproduction = load_reproduction(
+        str(analysis_entry(tmp_path / "entry.yaml", "schelling", "trained", games=games)), "small"
+    )
+    monkeypatch.setattr("rllib_empathy.studies.finished._players", lambda out, reproduction, player: ["first"])
+    monkeypatch.setattr(
+        SchellingDiagrams,
+        "run",
+        lambda self, picture, players: {"fear": {"trained": np.zeros(len(players("entry/go")))}},
+    )
+    run_analysis(tmp_path, reproduction)
+    assert finished(tmp_path, reproduction)
+    monkeypatch.setattr("rllib_empathy.studies.finished._players", lambda out, reproduction, player: ["second"])
+    assert finished(tmp_path, reproduction) is None
 
 
 def test_unknown_entries_are_named():
@@ -345,3 +373,45 @@ def test_a_study_ends_on_the_page_and_is_not_run_twice(ray_local, tmp_path, monk
     page = (tmp_path / "docs" / "results.md").read_text()
     (row,) = (line for line in page.splitlines() if line.startswith("| [Payoffs decide (small)]"))
     assert row.endswith("rich 90 [90, 90], poor 10 [10, 10], new 90 [90, 90] | **no claim**; controls: 1 x holds |")
+
+    # Begun again and cut off: the page keeps what has finished, and the same command goes on.
+    reproduction = load_reproduction(str(path), "small")
+    trials = trials_to_reproduce(reproduction)
+    assert reproduction.experiment is not None
+    third = StudyFolder.create("runs", reproduction.experiment, trials)
+    assert finished(Path("runs"), reproduction)
+    assert not is_done(Path("runs"), reproduction, trials)
+    third.add_outcome(Outcome(trials[0].name, "failed", {}, "the machine was gone"))
+    on = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
+    assert on.exit_code == 0, on.output
+    assert {outcome.ended for outcome in third.outcomes().values()} == {"finished"}
+    assert is_done(Path("runs"), reproduction, trials)
+    assert (tmp_path / "docs" / "results.md").read_text().count(
+        "rich 90 [90, 90], poor 10 [10, 10], new 90 [90, 90]"
+    ) == 1
+
+
+def test_trials_that_failed_are_tried_again(ray_local, tmp_path, monkeypatch):
+    path = written(tmp_path / "payoffs.yaml")
+    monkeypatch.chdir(tmp_path)
+    reproduction = load_reproduction(str(path), "small")
+    trials = trials_to_reproduce(reproduction)
+    assert reproduction.experiment is not None
+    folder = StudyFolder.create("runs", reproduction.experiment, trials)
+    for trial in trials:
+        folder.add_outcome(Outcome(trial.name, "failed", {}, "a passing weakness"))
+    study_results(reproduction.study, trials, folder)
+    assert not is_done(Path("runs"), reproduction, trials)
+    result = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
+    assert result.exit_code == 0, result.output
+    assert {outcome.ended for outcome in folder.outcomes().values()} == {"finished"}
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    path = written(tmp_path / "payoffs.yaml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").write_text("in the way")
+    result = CliRunner().invoke(app, ["reproduce", str(path), "--out", "runs"])
+    assert result.exit_code == 2
+    assert "--page docs/results.md cannot be written" in result.stderr
+    assert not (tmp_path / "runs").exists()

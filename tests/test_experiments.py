@@ -398,6 +398,14 @@ def test_only_the_last_checkpoints_are_kept(tmp_path):
     assert {iteration_of(path) for path in folder.checkpoints.iterdir()} == {999_999, 1_000_000}
 
 
+def test_what_others_leave_among_checkpoints_is_left_alone(tmp_path):
+    folder = RunFolder.create(tmp_path, "name")
+    (folder.checkpoints / ".DS_Store").write_text("of a file manager")
+    (folder.checkpoints / ".iteration_000001").mkdir()  # cut off
+    good = folder.save_checkpoint(SavedAlgorithm(), 2, keep=1)
+    assert sorted(folder.checkpoints.iterdir()) == [folder.checkpoints / ".DS_Store", good]
+
+
 def test_a_checkpoint_that_fails_leaves_the_earlier_ones_and_nothing_else(tmp_path):
     folder = RunFolder.create(tmp_path, "name")
     good = folder.save_checkpoint(SavedAlgorithm(), 1, keep=1)

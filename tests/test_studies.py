@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from rllib_empathy.experiments.metrics_table import read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder
 from rllib_empathy.experiments.study import Sampler
 from rllib_empathy.shipped import shipped
+from rllib_empathy.studies.results import study_results
 from rllib_empathy.studies.search import extremes, samples, within
 from rllib_empathy.studies.study_folder import Outcome, StudyFolder
 from rllib_empathy.studies.trainable import StudyTrial
@@ -230,7 +233,67 @@ def test_an_outcome_that_was_cut_short_spoils_no_other(tmp_path):
     assert folder.outcomes()["b"].ended == "finished"
 
 
+def test_trials_are_compared_by_any_column_that_is_logged(tmp_path):
+    experiment = with_study({"seeds": [0, 1], "metric": "agent_return/0"})
+    trials = trials_of(experiment)
+    folder = StudyFolder.create(tmp_path, experiment, trials)
+    for trial, number in zip(trials, (3, 5), strict=True):
+        text = f"episodes,env_steps,seconds,agent_return/0\n2,10,1.0,{number}\n"
+        folder.trial(trial.name).metrics.write_text(text)
+        folder.add_outcome(Outcome(trial.name, "finished", {}))
+    results = study_results(experiment.study, trials, folder)
+    assert [trial.score for trial in results.arms[0].trials] == [3, 5]
+    assert results.best is not None
+    assert results.best.name == "small/seed_1"
+
+
+@pytest.mark.parametrize("cut_off_after", ["nothing", "a part of a copy", "one trial"])
+def test_trials_are_taken_over_whole_whenever_that_was_cut_off(tmp_path, cut_off_after):
+    experiment = with_study({"seeds": [0, 1]})
+    trials = trials_of(experiment)
+    earlier, now = (StudyFolder.create(tmp_path / name, experiment, trials) for name in ("earlier", "now"))
+    for trial in trials:
+        (earlier.trial(trial.name).checkpoints / "iteration_000003").mkdir()
+        earlier.trial(trial.name).metrics.write_text("iteration\n3\n")
+        earlier.add_outcome(Outcome(trial.name, "finished", {}))
+    if cut_off_after == "a part of a copy":
+        (now.path / "small" / ".seed_0" / "checkpoints" / "iteration_000001").mkdir(parents=True)
+    if cut_off_after == "one trial":
+        now.take_over(trials[:1], earlier)
+    now.take_over(trials, earlier)
+    assert now.outcomes() == earlier.outcomes()
+    for trial in trials:
+        assert [path.name for path in now.trial(trial.name).checkpoints.iterdir()] == ["iteration_000003"]
+        assert now.trial(trial.name).metrics.read_text() == "iteration\n3\n"
+    assert not list(now.path.glob("*/.*"))
+
+
 # -- studies that run
+
+
+@pytest.mark.parametrize("resources", [{"gpus": 1}, {"cpus": 99}])
+def test_trials_that_find_no_place_are_refused_instead_of_waited_for(ray_local, tmp_path, resources):
+    result = tune(written(tmp_path / "small.yaml", {"resources": resources}), "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "of which 0 find a place" in result.stderr
+    assert "study.resources" in result.stderr
+
+
+def test_a_disk_that_runs_full_ends_a_study_with_how_to_go_on(ray_local, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        patched.setattr(StudyFolder, "add_outcome", MagicMock(side_effect=full))
+        result = tune(written(tmp_path / "small.yaml", {"seeds": [0, 1]}), "--out", tmp_path)
+    folder = study_folder(tmp_path)
+    assert result.exit_code == 1
+    assert "No space left on device" in result.stderr
+    assert f"Go on with: rllib-empathy tune --resume {folder.path}" in result.stderr
+    result = tune("--resume", folder.path)
+    assert result.exit_code == 0, result.output
+    assert {outcome.ended for outcome in folder.outcomes().values()} == {"finished"}
+    for seed in (0, 1):
+        metrics = read_metrics(folder.trial(f"small/seed_{seed}").metrics)
+        np.testing.assert_array_equal(metrics["iteration"], [1, 2, 3])
 
 
 @pytest.fixture(scope="module")

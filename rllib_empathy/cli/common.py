@@ -9,6 +9,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -30,13 +31,21 @@ MlflowStore = Annotated[
 ]
 """The option --mlflow of all commands that train."""
 
+WaitForNodes = Annotated[float, typer.Option(min=0, help="Seconds to wait for a cluster to have enough nodes.")]
+"""The option --wait of all commands that train on clusters."""
+
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes."""
 
 
 @contextmanager
-def ray_running(address: str | None, settings: Experiment) -> Iterator[None]:
-    """A Ray for this run: the one that runs in this process already, the cluster at `address`, or a new local one."""
+def ray_running(address: str | None, cpus: float) -> Iterator[None]:
+    """A Ray for a run: the one that runs in this process already, the cluster at `address`, or a new local one.
+
+    Args:
+        address: of a cluster; None: this machine.
+        cpus: that the run needs, on this machine even if it has fewer.
+    """
     import ray
 
     from rllib_empathy.cluster.preflight import check_reachable
@@ -45,8 +54,7 @@ def ray_running(address: str | None, settings: Experiment) -> Iterator[None]:
         yield
         return
     check_reachable(address or "local")
-    processes = 1 + settings.env_runners.num_env_runners + settings.learners.num_learners
-    local = {"num_cpus": max(os.cpu_count() or 1, processes), "include_dashboard": False} if address is None else {}
+    local = {"num_cpus": max(os.cpu_count() or 1, ceil(cpus)), "include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
@@ -56,6 +64,11 @@ def ray_running(address: str | None, settings: Experiment) -> Iterator[None]:
     finally:
         gc.collect()  # a reference to a remote object that is collected while Ray shuts down ends the process
         ray.shutdown()
+
+
+def cpus_of(settings: Experiment) -> int:
+    """A run's processes: its own, runners and Learners."""
+    return 1 + settings.env_runners.num_env_runners + settings.learners.num_learners
 
 
 @contextmanager

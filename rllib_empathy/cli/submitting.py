@@ -53,7 +53,7 @@ def submit(
         settings = load_experiment(experiment, overrides or [])
         needs = needs_of(build_config(settings))
         if cluster is not None:
-            check_fits(needs, capacity_of(cluster), str(cluster), "allow more nodes there")
+            check_fits(needs.bundles(), capacity_of(cluster), str(cluster), "allow more nodes there")
         run = run or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         command = submission.entrypoint(_inside(find_experiment(experiment), experiment), overrides or [], run, storage)
         console = terminal()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from env_registry.parameters import SettingError
-from rllib_empathy.cli.common import clear_errors, prepare, ray_running, terminal
+from rllib_empathy.cli.common import clear_errors, cpus_of, prepare, ray_running, terminal
 
 
 def tournament(
@@ -65,7 +65,7 @@ def tournament(
         with console.status("") as status:
             learners = {name: entry for name, entry in entries.items() if kind_named(entry["kind"]).learns}
             if learners:
-                with ray_running(None, experiment):
+                with ray_running(None, cpus_of(experiment)):
                     for name, entry in learners.items():
                         status.update(f"{name} is trained among its own kind")
                         entries[name] = tournaments.trained_in_self_play(experiment, entry, folder)

@@ -15,7 +15,9 @@ from rllib_empathy.cli.common import (
     FAILED,
     INTERRUPTED,
     MlflowStore,
+    WaitForNodes,
     clear_errors,
+    cpus_of,
     fail,
     interruptible,
     prepare,
@@ -57,7 +59,7 @@ def train(
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
     ] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a cluster to have enough nodes.")] = 600,
+    wait: WaitForNodes = 600,
     mlflow: MlflowStore = None,
 ) -> None:
     """Train the population of an experiment; everything goes to a new folder runs/NAME/RUN."""
@@ -89,9 +91,9 @@ def train(
         console = terminal()
         console.print(f"Run folder: {folder.path}", soft_wrap=True, highlight=False)
         tracker = Tracker(uri, settings, folder.path)
-        with tracked(tracker), ray_running(address, settings), interruptible(console) as interrupted:
+        with tracked(tracker), ray_running(address, cpus_of(settings)), interruptible(console) as interrupted:
             if address is not None:
-                wait_for_places(needs_of(config), wait, console.print)
+                wait_for_places(needs_of(config).bundles(), wait, console.print)
                 check_nodes(folder.path if storage and not mirror else None)
             try:
                 _train(console, settings, config, folder, interrupted, mirror)

@@ -12,6 +12,7 @@ from rllib_empathy.cli.common import (
     FAILED,
     INTERRUPTED,
     MlflowStore,
+    WaitForNodes,
     clear_errors,
     fail,
     prepare,
@@ -39,6 +40,7 @@ def tune(
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster; default: start one here.")
     ] = None,
+    wait: WaitForNodes = 600,
     mlflow: MlflowStore = None,
 ) -> None:
     """Run many trials of an experiment: seeds, variants, a search; everything goes to a new folder runs/NAME/TIMESTAMP."""
@@ -63,30 +65,42 @@ def tune(
             trials = trials_of(settings)
             uri = store_uri(mlflow, out)
             folder = StudyFolder.create(out, settings, trials)
-        _fail_if_incomplete(run_study(settings, trials, folder, address, uri), folder)
+        _fail_if_incomplete(run_study(settings, trials, folder, address, wait, uri), folder)
 
 
 def run_study(
-    settings: Experiment, trials: list[Trial], folder: StudyFolder, address: str | None, uri: str | None
+    settings: Experiment, trials: list[Trial], folder: StudyFolder, address: str | None, wait: float, uri: str | None
 ) -> StudyResults:
     """Runs a study's trials with a progress bar, and ends with a table, the picture, and where everything is."""
+    from rllib_empathy.cluster.preflight import check_nodes, wait_for_places
     from rllib_empathy.studies.display import StudyProgress
     from rllib_empathy.studies.picture import draw_study
     from rllib_empathy.studies.results import study_results
-    from rllib_empathy.studies.tuning import run_trials
+    from rllib_empathy.studies.tuning import bundles_of, run_trials
     from rllib_empathy.tracking.tracker import Tracker
 
     assert settings.study is not None
     console = terminal()
     console.print(f"{len(trials)} trials. Study folder: {folder.path}", soft_wrap=True, highlight=False)
     runs = {trial.name: folder.trial(trial.name) for trial in trials}
-    with tracked(Tracker(uri, settings, folder.path, runs, folder.outcomes)) as tracker:
-        with ray_running(address, settings), StudyProgress(console, trials, folder) as progress:
-            run_trials(settings.study, trials, folder, [progress])
-        results = study_results(settings.study, trials, folder)
-        draw_study(results, folder, f"{settings.name}: {settings.environment}", folder.curves)
-        if not results.that("unfinished"):
-            tracker.finished(runs[results.best.name].path if results.best else None)
+    needed = [bundles_of(trial, settings.study.resources) for trial in trials]
+    cpus = max(sum(bundle.get("CPU", 0) for bundle in bundles) for bundles in needed)
+    try:
+        with tracked(Tracker(uri, settings, folder.path, runs, folder.outcomes)) as tracker:
+            with ray_running(address, cpus):
+                for bundles in {str(bundles): bundles for bundles in needed}.values():
+                    # Tune would wait for places for ever, and say nothing.
+                    wait_for_places(bundles, wait if address else 0, console.print)
+                if address is not None:
+                    check_nodes(folder.path)
+                with StudyProgress(console, trials, folder) as progress:
+                    run_trials(settings.study, trials, folder, [progress])
+            results = study_results(settings.study, trials, folder)
+            draw_study(results, folder, f"{settings.name}: {settings.environment}", folder.curves)
+            if not results.that("unfinished"):
+                tracker.finished(runs[results.best.name].path if results.best else None)
+    except OSError as error:
+        fail(f"The study stopped: {error}. What has finished is in its folder. {resume_hint(folder)}", FAILED)
     console.print(results.table())
     places = {"results": folder.results, "curves": folder.curves}
     if results.best:
@@ -96,9 +110,14 @@ def run_study(
     return results
 
 
+def resume_hint(folder: StudyFolder) -> str:
+    """How to go on with a study."""
+    return f"Go on with: rllib-empathy tune --resume {folder.path}"
+
+
 def _fail_if_incomplete(results: StudyResults, folder: StudyFolder) -> None:
     """Ends the command with what has failed or was left unfinished, and how to go on."""
-    hint = f"Go on with: rllib-empathy tune --resume {folder.path}"
+    hint = resume_hint(folder)
     unfinished, failed = results.that("unfinished"), results.that("failed")
     if unfinished:
         fail(f"Stopped before the end, {len(unfinished)} trials are unfinished. {hint}", INTERRUPTED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from env_registry.parameters import SettingError
-from rllib_empathy.cluster.needs import Needs
+
+Bundles = Sequence[Mapping[str, float]]
+"""Resources, as Ray counts them, of each process that has to find a place."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,11 @@ def live_capacity(nodes: Iterable[Mapping[str, Any]]) -> list[NodeType]:
     return [NodeType(node["NodeManagerAddress"], 1, dict(node["Resources"])) for node in nodes if node["Alive"]]
 
 
-def check_fits(needs: Needs, capacity: Iterable[NodeType], where: str, mend: str) -> None:
+def check_fits(bundles: Bundles, capacity: Iterable[NodeType], where: str, mend: str) -> None:
     """Checks that all processes of a run find a place at the same time.
 
     Args:
-        needs: of the run.
+        bundles: of the run, the most demanding first.
         capacity: of the cluster.
         where: what the cluster is called in an error.
         mend: what else may help, besides asking for less.
@@ -75,7 +77,7 @@ def check_fits(needs: Needs, capacity: Iterable[NodeType], where: str, mend: str
     free = [dict(t.resources or {}) for t in types for _ in range(t.most)]
     placed: dict[str, int] = {}
     missing: dict[str, int] = {}
-    for bundle in needs.bundles():
+    for bundle in bundles:
         # The node that has least to spare of what others might need more: GPUs, then CPUs.
         fitting = [node for node in free if all(node.get(name, 0) >= amount for name, amount in bundle.items())]
         found = min(fitting, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default=None)
@@ -94,7 +96,8 @@ def check_fits(needs: Needs, capacity: Iterable[NodeType], where: str, mend: str
         has = ", ".join(f"{t.most} x {t.name} ({_readable(t.resources or {})})" for t in types)
         raise SettingError(
             f"The experiment needs more than {where} ever has: {short}. The cluster has {has or 'no node'}. Lower "
-            f"env_runners.num_env_runners, learners.num_learners or learners.num_gpus_per_learner, or {mend}."
+            "env_runners.num_env_runners, learners.num_learners, learners.num_gpus_per_learner or, of a study, study.resources, "
+            f"or {mend}."
         )
 
 

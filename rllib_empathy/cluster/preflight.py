@@ -13,9 +13,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from env_registry.parameters import SettingError
-from rllib_empathy.cluster.capacity import check_fits, live_capacity
+from rllib_empathy.cluster.capacity import Bundles, check_fits, live_capacity
 from rllib_empathy.cluster.errors import ClusterError
-from rllib_empathy.cluster.needs import Needs
 from rllib_empathy.experiments.run_folder import versions
 
 logger = logging.getLogger(__name__)
@@ -59,31 +58,31 @@ def check_reachable(address: str) -> None:
         ) from error
 
 
-def wait_for_places(needs: Needs, seconds: float, tell: Callable[[str], None]) -> None:
+def wait_for_places(bundles: Bundles, seconds: float, tell: Callable[[str], None]) -> None:
     """Waits until the cluster has grown to what a run needs; asks the autoscaler for it, if there is one.
 
     Args:
-        needs: of the run.
+        bundles: of the run, the most demanding first.
         seconds: how long at most.
         tell: gets a line when there is something to wait for.
 
     Raises:
         SettingError: it has not.
     """
-    bundles = needs.bundles()
     deadline = time.monotonic() + seconds
     asked = False
     while True:
         try:
             mend = f"start more nodes (waited {seconds:g} s for them; --wait says how long)"
-            return check_fits(needs, live_capacity(ray.nodes()), "the running cluster", mend)
+            return check_fits(bundles, live_capacity(ray.nodes()), "the running cluster", mend)
         except SettingError:
             if time.monotonic() >= deadline:
                 raise
         if not asked:
             from ray.autoscaler.sdk import request_resources
 
-            request_resources(bundles=bundles)  # stays, so that lost nodes are replaced as long as the run lasts
+            # It stays, so that lost nodes are replaced as long as the run lasts.
+            request_resources(bundles=[dict(bundle) for bundle in bundles])
             tell(f"Waiting up to {seconds:g} s for nodes: places for {len(bundles)} processes are not there yet.")
             asked = True
         time.sleep(1)

@@ -112,7 +112,7 @@ class RunFolder:
             OSError: it cannot be written; the earlier ones are untouched.
             ClusterFault: nor can it be by a Learner.
         """
-        for leftover in self.checkpoints.glob(".*"):
+        for leftover in (*self.checkpoints.glob(".iteration_*"), *self.checkpoints.glob(".replaced_*")):
             shutil.rmtree(leftover)
         target = self.checkpoints / f"iteration_{iteration:06d}"
         partial = self.checkpoints / f".{target.name}"

@@ -72,7 +72,11 @@ class Expectation(Settings):
             other_scores: of the other variant's metric, if that is another one.
         """
         mine = scores[self.variant]
-        if isinstance(self.other, str):
+        if self.other == self.variant and other_scores is not None:
+            difference = iqm_estimate(
+                mine - other_scores[self.variant]
+            )  # of the same trials: what varies with both cancels
+        elif isinstance(self.other, str):
             difference = iqm_difference(mine, (other_scores or scores)[self.other])
         else:
             difference = Estimate(*(number - self.other for number in iqm_estimate(mine)))

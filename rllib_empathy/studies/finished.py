@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -161,11 +161,14 @@ def last_study(out: Path, reproduction: Reproduction, trials: Sequence[Trial] = 
         reproduction: the entry.
         trials: its trials; if given, their defaults have to be those of then, too.
     """
+    return next(_studies_as_now(out, reproduction, trials), None)
+
+
+def _studies_as_now(out: Path, reproduction: Reproduction, trials: Sequence[Trial]) -> Iterator[StudyFolder]:
     for folder in studies(out, reproduction):
         with contextlib.suppress(SettingError):  # written by another version
             if load_experiment(folder.experiment) == reproduction.experiment and all(map(folder.has, trials)):
-                return folder
-    return None
+                yield folder
 
 
 def studies(out: Path, reproduction: Reproduction) -> list[StudyFolder]:
@@ -175,13 +178,33 @@ def studies(out: Path, reproduction: Reproduction) -> list[StudyFolder]:
     return [StudyFolder(path.parent.absolute()) for path in paths]
 
 
-def finished(out: Path, reproduction: Reproduction, trials: Sequence[Trial] = ()) -> Finished | None:
-    """An entry with its newest study, if all of that study's trials have ended, or with what its analysis gave.
+def is_done(out: Path, reproduction: Reproduction, trials: Sequence[Trial]) -> bool:
+    """Whether nothing of an entry is left to be run: its newest study has ended and no trial failed, or its analysis is there.
 
     Args:
         out: folder of all studies.
         reproduction: the entry.
-        trials: see `last_study`.
+        trials: of its study.
+    """
+    if reproduction.entry.analysis:
+        return finished(out, reproduction) is not None
+    study = last_study(out, reproduction, trials)
+    results = _results(study) if study else None
+    return results is not None and not results.that("unfinished") and not results.that("failed")
+
+
+def _results(study: StudyFolder) -> StudyResults | None:
+    if not study.results.exists():
+        return None
+    return StudyResults.from_json(json.loads(study.results.read_text(encoding="utf-8")))
+
+
+def finished(out: Path, reproduction: Reproduction) -> Finished | None:
+    """An entry with its newest study of which all trials have ended, or with what its analysis gave.
+
+    Args:
+        out: folder of all studies.
+        reproduction: the entry.
     """
     if reproduction.entry.analysis:
         folder = _analysis_folder(out, reproduction)
@@ -190,14 +213,16 @@ def finished(out: Path, reproduction: Reproduction, trials: Sequence[Trial] = ()
         found = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
         with contextlib.suppress(SettingError):  # written by another version
             # Options that were not there then are as by default.
-            if checked(Analysis, found["analysis"], NUMBERS) == reproduction.entry.analysis:
+            same = checked(Analysis, found["analysis"], NUMBERS) == reproduction.entry.analysis
+            players = found.get("players", {})
+            if same and all(_players(out, reproduction, player) == were for player, were in players.items()):
                 return FinishedAnalysis(reproduction, folder, found)
         return None
-    study = last_study(out, reproduction, trials)
-    if study is None or not study.results.exists():
-        return None
-    results = StudyResults.from_json(json.loads(study.results.read_text(encoding="utf-8")))
-    return None if results.that("unfinished") else FinishedStudy(reproduction, study, results)
+    for study in _studies_as_now(out, reproduction, ()):
+        results = _results(study)
+        if results is not None and not results.that("unfinished"):
+            return FinishedStudy(reproduction, study, results)
+    return None
 
 
 def run_analysis(out: Path, reproduction: Reproduction) -> None:
@@ -212,9 +237,16 @@ def run_analysis(out: Path, reproduction: Reproduction) -> None:
     folder = _analysis_folder(out, reproduction)
     folder.mkdir(parents=True, exist_ok=True)
     begun = perf_counter()
-    scores = analysis.chosen.run(folder / PICTURE, lambda player: _players(out, reproduction, player))
+    players: dict[str, list[str]] = {}
+
+    def trained(player: str) -> list[str]:
+        players[player] = _players(out, reproduction, player)
+        return [str(out / run) for run in players[player]]
+
+    scores = analysis.chosen.run(folder / PICTURE, trained)
     found = {
         "analysis": analysis.model_dump(mode="json"),
+        "players": players,
         "scores": {metric: {name: values.tolist() for name, values in of.items()} for metric, of in scores.items()},
         "seconds": perf_counter() - begun,
         "versions": versions(),
@@ -227,7 +259,7 @@ def _analysis_folder(out: Path, reproduction: Reproduction) -> Path:
 
 
 def _players(out: Path, reproduction: Reproduction, player: str) -> list[str]:
-    """The run folders of ENTRY/VARIANT."""
+    """The run folders of ENTRY/VARIANT, within `out`."""
     entry, variant = player.split("/", 1)
     trained = finished(out, load_reproduction(entry, reproduction.scale))
     command = f"rllib-empathy reproduce {entry} --scale {reproduction.scale} --out {out}"
@@ -236,4 +268,5 @@ def _players(out: Path, reproduction: Reproduction, player: str) -> list[str]:
     arms = [arm for arm in trained.results.arms if arm.variant == variant]
     if not arms:
         raise SettingError(f"Entry {entry!r} has no variant {variant!r}, which entry {reproduction.name!r} plays.")
-    return [str(trained.folder.trial(trial.name).path) for trial in arms[0].trials if trial.ended == "finished"]
+    runs = [trained.folder.trial(trial.name).path for trial in arms[0].trials if trial.ended == "finished"]
+    return [run.relative_to(out.absolute()).as_posix() for run in runs]

@@ -31,7 +31,7 @@ class TrialResult:
 
     Args:
         ended: "finished", "stopped early", "failed" or "unfinished".
-        score: the study's metric, from `means`; NaN if no episode has ended.
+        score: the study's metric, a mean as those in `means`; NaN if no episode has ended.
         means: column of metrics.csv -> mean over the last tenth of iterations, for those that are no single agent's or Learner's.
     """
 
@@ -175,13 +175,13 @@ def last_means(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
 
 def _result(trial: Trial, metric: str, folder: StudyFolder, outcome: Outcome | None) -> TrialResult:
     columns = folder.metrics(trial.name)
-    means = {name: mean for name, mean in last_means(columns).items() if is_curated(name)}
+    means = last_means(columns)
     return TrialResult(
         name=trial.name,
         seed=trial.experiment.seed,
         ended=outcome.ended if outcome else "unfinished",
         score=means.get(metric, nan),
-        means=means,
+        means={name: mean for name, mean in means.items() if is_curated(name)},
         env_steps=int(columns["env_steps"][-1]) if columns else 0,
         seconds=float(columns["seconds"][-1]) if columns else 0.0,
         values=outcome.values if outcome else trial.values,

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from env_registry.parameters import SettingError
 from rllib_empathy.experiments.run_folder import write_whole
 from rllib_empathy.experiments.statistics import Estimate, iqm_estimate
 from rllib_empathy.studies.finished import Finished
@@ -25,6 +27,25 @@ the paper's claim: that of its worst expectation. Controls, questions of our own
 `tune_configs/reproduce`; `small` and `paper` are their scales.
 
 """
+
+
+def check_page(page: Path) -> None:
+    """Makes the folders of the page and its pictures, and checks that both can be written, before hours are spent on them.
+
+    Raises:
+        SettingError: they cannot.
+    """
+    try:
+        for folder in (page.parent, page.with_suffix("")):
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        if page.exists():
+            page.open("a").close()
+    except OSError as error:
+        raise SettingError(
+            f"--page {page} cannot be written: {error.strerror or error}. Choose another place."
+        ) from error
 
 
 def write_page(page: Path, entries: Sequence[Finished]) -> None:

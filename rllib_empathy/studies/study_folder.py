@@ -52,7 +52,6 @@ class StudyFolder:
         self.versions = path / "versions.json"
         self.results = path / "results.json"
         self.curves = path / "curves.png"
-        self.best = path / "best.yaml"
         self.tune = path / ".tune"
         self._outcomes = path / "outcomes.jsonl"
 
@@ -119,14 +118,16 @@ class StudyFolder:
             there = outcomes.get(trial.name)
             if trial.name in known or there is None or there.ended != "finished" or not earlier.has(trial):
                 continue
-            mine, other = self.trial(trial.name), earlier.trial(trial.name)
+            mine, other = self.trial(trial.name).path, earlier.trial(trial.name).path
+            partial = mine.with_name(f".{mine.name}")  # a copy that is cut off counts for nothing
             try:
-                shutil.copytree(other.path, mine.path, dirs_exist_ok=True)
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.copytree(other, partial)
+                shutil.rmtree(mine, ignore_errors=True)
+                partial.rename(mine)
                 self.add_outcome(there)
             except OSError as error:
-                raise RunFolderError(
-                    f"{other.path} cannot be copied to {mine.path}: {error.strerror or error}."
-                ) from error
+                raise RunFolderError(f"{other} cannot be copied to {mine}: {error.strerror or error}.") from error
 
     def metrics(self, trial: str) -> dict[str, NDArray[np.float64]]:
         """The columns of a trial's metrics.csv; none before its first iteration has ended."""

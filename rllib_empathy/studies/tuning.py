@@ -53,8 +53,11 @@ def run_trials(study: Study, trials: Sequence[Trial], folder: StudyFolder, watch
         trials: all of them, those that have ended too.
         folder: the study's.
         watchers: told what happens.
+
+    Raises:
+        OSError: it cannot be written down how a trial ended.
     """
-    bundles = {trial.name: _bundles(trial, study.resources) for trial in trials}
+    bundles = {trial.name: PlacementGroupFactory(bundles_of(trial, study.resources)) for trial in trials}
     trainable = tune.with_resources(
         tune.with_parameters(StudyTrial, study=str(folder.path)), lambda config: bundles[config["trial"]["name"]]
     )
@@ -82,7 +85,12 @@ def run_trials(study: Study, trials: Sequence[Trial], folder: StudyFolder, watch
                     verbose=0,
                 ),
             )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except tune.TuneError:
+            if _Callback.fault:  # of which Tune hands on the text only
+                raise _Callback.fault from None
+            raise
 
 
 class _Callback(tune.Callback):
@@ -94,11 +102,12 @@ class _Callback(tune.Callback):
 
     _folder: StudyFolder
     _watchers: Sequence[Watcher] = ()
+    fault: OSError | None = None
 
     @classmethod
     @contextmanager
     def handing_on(cls, folder: StudyFolder, watchers: Sequence[Watcher]) -> Iterator[None]:
-        cls._folder, cls._watchers = folder, watchers
+        cls._folder, cls._watchers, cls.fault = folder, watchers, None
         try:
             yield
         finally:
@@ -117,7 +126,11 @@ class _Callback(tune.Callback):
         self._ended(trial, Outcome(**_of(trial), ended="failed", error=_reason(trial)))
 
     def _ended(self, trial: TuneTrial, outcome: Outcome) -> None:
-        self._folder.add_outcome(outcome)
+        try:
+            self._folder.add_outcome(outcome)
+        except OSError as error:
+            type(self).fault = error
+            raise
         for watcher in self._watchers:
             watcher.on_end(outcome, trial.last_result or {})
 
@@ -142,10 +155,11 @@ def _reason(trial: TuneTrial) -> str:
     return f"{type(cause).__name__}: {cause}"
 
 
-def _bundles(trial: Trial, resources: Resources) -> PlacementGroupFactory:
+def bundles_of(trial: Trial, resources: Resources) -> list[dict[str, float]]:
     """What a trial's process takes, and RLlib's request for the runners and learners beside it."""
     _, *beside = Empathy.default_resource_request(trial.config.to_dict()).bundles
-    return PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}, *beside])
+    own = {"CPU": resources.cpus, "GPU": resources.gpus}
+    return [{name: amount for name, amount in own.items() if amount}, *beside]
 
 
 def _scheduler(study: Study, trials: Sequence[Trial]) -> TrialScheduler | None:

@@ -68,10 +68,10 @@ def test_all_processes_find_a_place_at_the_same_time_or_not(runners, learners, f
             if group.what == "learner":
                 group.resources["CPU"] = 2.0
     if fits:
-        check_fits(wanted, capacity, "it", "grow")
+        check_fits(wanted.bundles(), capacity, "it", "grow")
     else:
         with pytest.raises(SettingError, match=r"more than it ever has: .*find a place.*num_env_runners.*grow"):
-            check_fits(wanted, capacity, "it", "grow")
+            check_fits(wanted.bundles(), capacity, "it", "grow")
 
 
 @pytest.mark.parametrize(
@@ -80,22 +80,22 @@ def test_all_processes_find_a_place_at_the_same_time_or_not(runners, learners, f
 )
 def test_definitions_say_what_they_can_ever_hold(name, runners):
     capacity = capacity_of(FOLDER / name)
-    check_fits(needs(runners, learners=2, gpus=1), capacity, name, "grow")
+    check_fits(needs(runners, learners=2, gpus=1).bundles(), capacity, name, "grow")
     with pytest.raises(SettingError, match="of which 528 find a place"):
-        check_fits(needs(runners + 1), capacity, name, "grow")
+        check_fits(needs(runners + 1).bundles(), capacity, name, "grow")
     with pytest.raises(SettingError, match="of which 2 find a place"):
-        check_fits(needs(1, learners=4, gpus=1), capacity, name, "grow")
+        check_fits(needs(1, learners=4, gpus=1).bundles(), capacity, name, "grow")
 
 
 def test_machines_of_ones_own_are_known_once_they_are_up():
     capacity = capacity_of(FOLDER / "on_prem.yaml")
     assert [node_type.most for node_type in capacity] == [1, 2]
-    check_fits(needs(1000), capacity, "it", "grow")
+    check_fits(needs(1000).bundles(), capacity, "it", "grow")
     up = live_capacity(
         [{"NodeManagerAddress": "a", "Alive": alive, "Resources": {"CPU": 2.0}} for alive in (True, False)]
     )
     with pytest.raises(SettingError, match="3 processes of 1 CPU each, of which 2 find"):
-        check_fits(needs(3), up, "it", "grow")
+        check_fits(needs(3).bundles(), up, "it", "grow")
 
 
 @pytest.mark.parametrize("text", ["{}", "kind: Pod", "a: [", None])
@@ -126,10 +126,10 @@ def test_nodes_that_cannot_see_the_storage_are_named(tmp_path):
 def test_nodes_of_a_running_cluster_are_asked(ray_local, tmp_path):
     preflight.check_nodes(tmp_path)
     assert not list(tmp_path.iterdir())
-    preflight.wait_for_places(needs(4), 0, pytest.fail)
+    preflight.wait_for_places(needs(4).bundles(), 0, pytest.fail)
     told: list[str] = []
     with pytest.raises(SettingError, match=r"100 processes of 1 CPU each, of which 8 find a place.*--wait"):
-        preflight.wait_for_places(needs(100), 1, told.append)
+        preflight.wait_for_places(needs(100).bundles(), 1, told.append)
     assert len(told) == 1
 
 
