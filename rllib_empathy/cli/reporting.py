@@ -12,7 +12,10 @@ from rllib_empathy.cli.common import FAILED, clear_errors, fail, prepare, termin
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders; those that differ by their seed only are put together.")
+        list[Path],
+        typer.Argument(
+            help="Folders of runs, or of studies for their trials; runs that differ by their seed only are put together."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     replay: Annotated[bool, typer.Option(help="Play and show an episode of each experiment.")] = True,

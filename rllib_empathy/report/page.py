@@ -15,7 +15,7 @@ from rllib_empathy.experiments.curves import COLOURS
 from rllib_empathy.experiments.metrics_table import is_outcome, labels
 from rllib_empathy.experiments.statistics import Estimate
 from rllib_empathy.report.replay import animation, play_episode
-from rllib_empathy.report.runs import Floats, Group, group_runs, read_run
+from rllib_empathy.report.runs import Group, Run, group_runs, read_runs
 from rllib_empathy.report.svg import Curve, gift_graph, line_chart, matrix, number
 from rllib_empathy.sampling.episodes import SOCIAL
 
@@ -40,17 +40,19 @@ def write_report(runs: Sequence[str | Path], path: Path, replay: bool = True, se
     """Writes the report on some runs.
 
     Args:
-        runs: run folders. Those that differ by nothing but their seed are shown together.
+        runs: run folders, or folders of studies for their trials (see `read_runs`). Runs that differ by nothing but their seed
+            are shown together.
         path: of the page.
         replay: whether to play and show an episode of each experiment, for which a checkpoint is needed.
         seed: of that episode.
 
     Raises:
-        RunFolderError: a run cannot be read.
+        RunFolderError: a run or study cannot be read.
         CheckpointError: a run's checkpoint is missing or damaged.
+        SettingError: a world does not play an episode again as it was played (see `play_episode`).
         OSError: the page cannot be written.
     """
-    groups = group_runs([read_run(run) for run in runs])
+    groups = group_runs(read_runs(runs))
     sections = [_comparison(groups)]
     for group in groups:
         episode = _replay(group, seed) if replay else ""
@@ -97,7 +99,7 @@ def _facts(group: Group, several: bool) -> list[str]:
     first, last = (estimate.value for estimate in group.first_and_last("group_return"))
     prefix = f"<b>{escape(group.name)}</b>: " if several else ""
     facts = [f"{prefix}The group's return went from {number(first)} to <b>{number(last)}</b> per episode."]
-    amounts = _amounts(group)
+    amounts = group.gifts
     if amounts is None:
         return facts
     if not np.abs(amounts).max() > 0:
@@ -166,19 +168,9 @@ def _experiment(group: Group, episode: str, several: bool) -> str:
     return f"{title}{episode}{_labour(group)}{_matrices(group)}"
 
 
-def _amounts(group: Group) -> Floats | None:
-    """What row gives to column per episode at the end of training, `[N, N]`; None where nobody is of a kind that gives."""
-    matrices = group.matrices(2 * PARTS).get("gift_amount")
-    if matrices is None:
-        matrices = group.matrices(1).get("gift_amount")
-    if matrices is None:
-        return None
-    return np.nan_to_num(matrices[-1]) * group.last("episode_length")
-
-
 def _gifts(group: Group, several: bool) -> str:
     """The graph of gifts and, beside it, what they did to each agent."""
-    amounts = _amounts(group)
+    amounts = group.gifts
     assert amounts is not None
     colours = _agents_colours(group)
     own = np.array([group.last(f"agent_return/{agent}") for agent in range(len(group.agents))])
@@ -264,7 +256,7 @@ def _matrices(group: Group) -> str:
 def _sources(groups: Sequence[Group]) -> str:
     rows = [
         f"<tr><th>{escape(group.name)}</th><td>{run.experiment.seed}</td><td>{int(run.metrics['env_steps'][-1]):,}</td>"
-        f"<td>{escape(', '.join(labels(group.population)))}</td><td>{escape(f'{run.path.parent.name}/{run.path.name}')}</td></tr>"
+        f"<td>{escape(', '.join(labels(group.population)))}</td><td>{escape(_folder(run))}</td></tr>"
         for group in groups
         for run in group.runs
     ]
@@ -272,6 +264,12 @@ def _sources(groups: Sequence[Group]) -> str:
         '<section><h2>Runs</h2><table class="left"><thead><tr><th>experiment</th><th>seed</th><th>env steps</th><th>agents</th>'
         f"<th>folder</th></tr></thead><tbody>{''.join(rows)}</tbody></table></section>"
     )
+
+
+def _folder(run: Run) -> str:
+    """Where a run is, and why this one if its study tried several settings."""
+    chosen = f" (the best of {run.best_of} settings)" if run.best_of > 1 else ""
+    return f"{run.path.parent.name}/{run.path.name}{chosen}"
 
 
 def _agents_colours(group: Group) -> list[str]:

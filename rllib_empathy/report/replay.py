@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from env_registry.game import World
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.checkpoints import find_checkpoint, read_config, restore_weights
+from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.report.svg import circle
 from rllib_empathy.reshaping.rewards import gift_matrix
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
@@ -47,6 +49,7 @@ def play_episode(run: str | Path, seed: int = 0) -> Episode:
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be used.
+        SettingError: its world does not play the same again from the same seed and actions.
     """
     path = find_checkpoint(run)
     config = read_config(path)
@@ -71,17 +74,29 @@ def play_episode(run: str | Path, seed: int = 0) -> Episode:
     if shares is not None:
         others = ~np.eye(joint.shape[2], dtype=np.bool_)
         gifts = (shares * tensors.rewards.unsqueeze(-1))[:steps, 0].numpy() * others
-    world = config.make_world(1)
-    world.reset(seed, first_game=game)
-    frames: list[NDArray[np.uint8]] | None = []
-    for actions in joint.actions[:steps, game]:
+    frames = _drawn(config.make_world(1), joint, game, steps, seed)
+    return Episode(frames, joint.rewards[:steps, game].astype(float), gifts)
+
+
+def _drawn(world: World, joint: JointTrajectory, game: int, steps: int, seed: int) -> NDArray[np.uint8] | None:
+    """Pictures of what each step of a game was taken in, by playing it again; None where the world draws nothing."""
+    shown = world.reset(seed, first_game=game)
+    frames: list[NDArray[np.uint8]] = []
+    for step in range(steps):
         try:
-            frames.append(world.render(0))  # type: ignore[attr-defined, union-attr]
+            frames.append(world.render(0))  # type: ignore[attr-defined]
         except (AttributeError, SettingError):
-            frames = None
-            break
-        world.step(actions[None])
-    return Episode(None if frames is None else np.stack(frames), joint.rewards[:steps, game].astype(float), gifts)
+            return None
+        alive = joint.alive[step, game]
+        as_seen = np.allclose(shown[0][alive], joint.observations[step, game][alive])
+        again = world.step(joint.actions[step, game][None])
+        if not (as_seen and np.allclose(again.rewards[0], joint.rewards[step, game])):
+            raise SettingError(
+                f"The world does not play the same again from seed {seed} and the same actions: in step {step} it shows or "
+                "rewards something else, so its pictures would be of another episode. Leave the episode out: --no-replay."
+            )
+        shown = again.observations
+    return np.stack(frames)
 
 
 def animation(episode: Episode, names: Sequence[str], colours: Sequence[str], steps_per_second: float = 5) -> bytes:
