@@ -182,6 +182,23 @@ def test_two_measures_of_the_same_trials_are_compared_trial_by_trial():
     assert of_others.judged({"a": less + 0.05}, {"b": less})[0] == "undecided"
 
 
+def entries_with_a_study_of_their_own() -> list[str]:
+    entries = {name: load_reproduction(name, "small") for name in catalogue()}
+    return [name for name, found in entries.items() if found.experiment and not found.entry.study_of]
+
+
+@pytest.mark.parametrize("name", entries_with_a_study_of_their_own())
+def test_every_variant_of_an_entry_trains(ray_local, name):
+    trials = {trial.variant: trial for trial in trials_to_reproduce(load_reproduction(name, "small"))}
+    for variant, trial in trials.items():
+        algorithm = trial.config.copy(copy_frozen=False).env_runners(num_envs_per_env_runner=2).build_algo()
+        try:
+            steps = [algorithm.train()["env_runners"]["num_env_steps_sampled"] for _ in range(2)]
+        finally:
+            algorithm.stop()
+        assert min(steps) > 0, variant
+
+
 @pytest.mark.parametrize("name", ["lase_weights", "lase_among_scripted", "lase_division_of_labour"])
 def test_what_an_entry_shows_of_learning_is_logged(ray_local, name):
     reproduction = load_reproduction(name, "small")
