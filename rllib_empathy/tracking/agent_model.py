@@ -17,7 +17,7 @@ from rllib_empathy.sampling.acting import JointPolicy
 class AgentModel(PythonModel):
     """All agents of a checkpoint: observations in, actions out.
 
-    Agents with a memory remember the calls before, as long as these bring the same number of games; `restart` makes them forget.
+    Agents that remember or keep account of others do so from call to call (see `predict`); `restart` makes them forget.
     Actions are sampled as in training; set `greedy` for always the most probable one:
 
         model = mlflow.pyfunc.load_model("models:/cleanup/1")
@@ -43,7 +43,11 @@ class AgentModel(PythonModel):
         self._num_games = 0
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> NDArray[np.int64]:
-        """Actions `[B, N]` for observations `[B, N, *shape]` of all N agents in B games."""
+        """Actions `[B, N]` for observations `[B, N, *shape]` of all N agents in B games.
+
+        Consecutive calls are consecutive steps of the same B games, in which all agents take part and do what the call answers.
+        Episodes begin with the first call, after `restart`, and with a call for another number of games.
+        """
         observations = np.asarray(model_input, np.float32)
         starts = np.zeros(len(observations), np.bool_)
         if len(observations) != self._num_games:
@@ -51,4 +55,5 @@ class AgentModel(PythonModel):
             self._policy = JointPolicy(self._population, self._modules, self._num_games, self._generator)
             starts[:] = True
         actions, _ = self._policy.act(observations, starts, not self.greedy)
+        self._policy.notice(observations, actions, np.ones(actions.shape, np.bool_))
         return actions

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rllib_empathy.experiments.between_agents import draw_between_agents
+from rllib_empathy.experiments.curves import draw_curves
 from rllib_empathy.experiments.experiment import Experiment, load_experiment
 from rllib_empathy.experiments.metrics_table import is_curated, read_metrics
 from rllib_empathy.experiments.run_folder import RunFolder
+from rllib_empathy.report.runs import Group, Run
 from rllib_empathy.studies.study_folder import Outcome
 from rllib_empathy.tracking.store import artifacts_beside, client
 
@@ -26,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_PASSES = 5.0
 FOLDER = "rllib_empathy.folder"
-"""Tag of an MLflow run that names the folder it mirrors; so a resumed run goes on in the same MLflow run."""
+"""Tag of an MLflow run that names the folder it mirrors, as a URI; so a resumed run goes on in the same MLflow run."""
+ERROR = "rllib_empathy.error"
+"""Tag of an MLflow run that says why its trial failed."""
 
 _FILES = (
     "experiment.yaml",
@@ -37,7 +42,9 @@ _FILES = (
     "results.json",
     "exploits.json",
 )
-_MOST_METRICS, _MOST_PARAMETERS, _LONGEST = 1000, 100, 500  # what MLflow takes at once, and a value's characters
+_ALWAYS = {"seed", "environment", "population"}  # parameters by which runs are told apart, also where they are defaults
+_MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # what MLflow takes at once
+_LONGEST, _LONGEST_ERROR = 500, 5000  # characters of a parameter's value, and of a tag's
 
 
 @dataclass
@@ -47,6 +54,7 @@ class _Followed:
     name: str
     folder: Path
     run_id: str | None = None
+    has_parameters: bool = False
     iteration: int = 0  # up to which metrics have been copied
     seen: int = 0  # when metrics.csv was last changed, as far as we know
     closed: bool = False
@@ -82,6 +90,9 @@ class Tracker:
         self._trials = [_Followed(name, run.path) for name, run in (trials or {}).items()]
         self._best: Path | None = None if trials else folder
         self._outcomes = outcomes
+        # A study that is resumed tries these trials again.
+        self._failed_before = {name: how for name, how in outcomes().items() if how.ended == "failed"} if uri else {}
+        self._ended: Mapping[str, Outcome] = {}
         self._status = "KILLED"
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._copy_until_the_end, name="mlflow", daemon=True)
@@ -112,78 +123,106 @@ class Tracker:
 
     def _copy_until_the_end(self) -> None:
         while not self._end.wait(SECONDS_BETWEEN_PASSES):
-            self._try(self._copy)
-        self._try(self._copy)
-        self._try(self._close)
+            self._pass()
+        self._pass(last=True)
 
-    def _try(self, work: Any) -> None:
-        try:
-            work()
-            self.problem = None
-        except Exception as error:  # whatever MLflow, its database or the network come up with
-            self.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            logger.debug("MLflow", exc_info=True)
+    def _pass(self, last: bool = False) -> None:
+        """Copies all that has changed, and what can be copied where some cannot; the last pass closes all runs."""
+        failures = []
+        for work in self._works(last):
+            failure = _failure(work)
+            if failure:
+                failures.append(failure)
+                # Where the store itself is gone, or has no run for all others to belong to, the rest would only wait in vain.
+                if _failure(lambda: self._store.get_run(self._top.run_id)):
+                    break
+        self.problem = _in_words(failures[0]) if failures else None
 
-    def _copy(self) -> None:
-        """One pass over all that has changed."""
-        store = self._store()
-        self._begin(store, self._top, None)
-        if not self._trials:
-            self._copy_metrics(store, self._top)
+    def _works(self, last: bool) -> Iterator[Callable[[], None]]:
+        """What a pass has to do, in parts that can fail without each other."""
+        yield partial(self._copy, self._top)
+        yield partial(self._see_who_has_ended, last)
+        for trial in self._trials:
+            yield partial(self._copy_trial, trial)
+        if last:
+            for trial in self._trials:
+                if trial.run_id and not trial.closed:
+                    yield partial(self._close_trial, trial)
+            yield partial(self._close_run, self._top, self._status)
+            if self._status == "FINISHED" and self._best is not None:
+                # Behind all else: not every server has a registry.
+                yield partial(self._register, RunFolder(self._best))
+
+    def _see_who_has_ended(self, last: bool) -> None:
         outcomes = self._outcomes()
-        for trial in self._trials:
-            if not trial.closed and (trial.folder / "metrics.csv").exists():
-                self._begin(store, trial, self._top.run_id)
-                self._copy_metrics(store, trial)
-                if trial.name in outcomes:
-                    self._close_run(store, trial, "FAILED" if outcomes[trial.name].error else "FINISHED")
+        # Whether a trial has failed anew in just the old way cannot be seen before the end.
+        self._ended = {name: how for name, how in outcomes.items() if last or how != self._failed_before.get(name)}
 
-    def _close(self) -> None:
-        """Closes all runs, with what came out."""
-        store = self._store()
-        for trial in self._trials:
-            if trial.run_id and not trial.closed:
-                self._close_run(store, trial, "KILLED")
-        if self._status == "FINISHED" and self._best is not None:
-            self._register(store, RunFolder(self._best))
-        self._close_run(store, self._top, self._status)
+    def _copy_trial(self, trial: _Followed) -> None:
+        ended = trial.name in self._ended
+        if not trial.closed and (ended or (trial.folder / "metrics.csv").exists()):
+            self._copy(trial)
+            if ended:
+                self._close_trial(trial)
 
+    def _close_trial(self, trial: _Followed) -> None:
+        outcome = self._ended.get(trial.name)
+        if outcome is None:
+            self._close_run(trial, "KILLED")
+        else:
+            self._close_run(trial, "FAILED" if outcome.ended == "failed" else "FINISHED", outcome.error)
+
+    @cached_property
     def _store(self) -> MlflowClient:
         assert self.uri
         return client(self.uri)
 
-    def _begin(self, store: MlflowClient, followed: _Followed, parent: str | None) -> None:
-        """Finds or makes the MLflow run of a folder."""
-        if followed.run_id:
-            return
+    def _copy(self, followed: _Followed) -> None:
+        """Brings the MLflow run of a folder up to date; makes it if there is none."""
+        if followed.run_id is None:
+            followed.run_id = self._run_of(followed)
+        self._copy_metrics(followed)
+        if not followed.has_parameters:
+            self._log_parameters(followed)
+            followed.has_parameters = True
+
+    def _run_of(self, followed: _Followed) -> str:
+        """The MLflow run of a folder, found or made, and under way."""
         name = self._experiment.name
-        found = store.get_experiment_by_name(name)
-        experiment_id = found.experiment_id if found else store.create_experiment(name, self._artifacts())
-        same = store.search_runs([experiment_id], f"tags.`{FOLDER}` = '{followed.folder}'", max_results=1)
-        if same:
-            run = same[0]
-            followed.iteration = int(run.data.metrics.get("iteration", 0))
-            store.update_run(run.info.run_id, "RUNNING")
-        else:
-            tags = {FOLDER: str(followed.folder), **({"mlflow.parentRunId": parent} if parent else {})}
-            run = store.create_run(experiment_id, run_name=followed.name, tags=tags)
-            self._log_parameters(store, run.info.run_id, followed.folder)
-        followed.run_id = run.info.run_id
+        found = self._store.get_experiment_by_name(name)
+        experiment_id = found.experiment_id if found else self._store.create_experiment(name, self._artifacts())
+        folder = _uri(followed.folder)  # in which whatever would end a quoted string is encoded
+        same = self._store.search_runs([experiment_id], f"tags.`{FOLDER}` = '{folder}'", max_results=1)
+        if not same:
+            parent = {} if followed is self._top else {"mlflow.parentRunId": self._top.run_id}
+            run = self._store.create_run(experiment_id, run_name=followed.name, tags={FOLDER: folder, **parent})
+            return str(run.info.run_id)
+        run_id = str(same[0].info.run_id)
+        self._store.update_run(run_id, "RUNNING")
+        if ERROR in same[0].data.tags:
+            self._store.delete_tag(run_id, ERROR)
+        followed.iteration = int(same[0].data.metrics.get("iteration", 0))
+        return run_id
 
     def _artifacts(self) -> str | None:
         assert self.uri
         beside = artifacts_beside(self.uri)
         return f"{beside}/{self._experiment.name}" if beside else None
 
-    def _log_parameters(self, store: MlflowClient, run_id: str, folder: Path) -> None:
+    def _log_parameters(self, followed: _Followed) -> None:
         from mlflow.entities import Param
 
-        asked = load_experiment(folder / "experiment.yaml").model_dump(mode="json", exclude_defaults=True)
-        flat = [Param(key, str(value)[:_LONGEST]) for key, value in _flattened(asked).items()]
-        for first in range(0, len(flat), _MOST_PARAMETERS):
-            store.log_batch(run_id, params=flat[first : first + _MOST_PARAMETERS])
+        asked = load_experiment(followed.folder / "experiment.yaml")
+        chosen = {
+            **asked.model_dump(mode="json", include=_ALWAYS),
+            **asked.model_dump(mode="json", exclude_defaults=True),
+        }
+        known = self._store.get_run(followed.run_id).data.params  # which MLflow lets nobody change
+        new = [Param(key, str(value)[:_LONGEST]) for key, value in _flattened(chosen).items() if key not in known]
+        for first in range(0, len(new), _MOST_PARAMETERS):
+            self._store.log_batch(followed.run_id, params=new[first : first + _MOST_PARAMETERS])
 
-    def _copy_metrics(self, store: MlflowClient, followed: _Followed) -> None:
+    def _copy_metrics(self, followed: _Followed) -> None:
         from mlflow.entities import Metric
 
         path = followed.folder / "metrics.csv"
@@ -201,27 +240,33 @@ class Tracker:
             if isfinite(value)
         ]
         for first in range(0, len(metrics), _MOST_METRICS):
-            store.log_batch(followed.run_id, metrics=metrics[first : first + _MOST_METRICS])
+            self._store.log_batch(followed.run_id, metrics=metrics[first : first + _MOST_METRICS])
         followed.seen, followed.iteration = changed, int(columns["iteration"][-1])
 
-    def _close_run(self, store: MlflowClient, followed: _Followed, status: str) -> None:
-        """Adds a folder's files and its last checkpoint, and ends its MLflow run."""
-        for name in _FILES:
-            if (followed.folder / name).exists():
-                store.log_artifact(followed.run_id, str(followed.folder / name))
-        run = RunFolder(followed.folder)
-        if run.metrics.exists():
-            with tempfile.TemporaryDirectory() as folder:
-                picture = Path(folder) / "between_agents.png"
-                if draw_between_agents(read_metrics(run.metrics), picture):
-                    store.log_artifact(followed.run_id, str(picture))
-        last = run.last_checkpoint()
-        if last is not None:
-            store.log_artifacts(followed.run_id, str(last), f"checkpoints/{last.name}")
-        store.set_terminated(followed.run_id, status)
+    def _close_run(self, followed: _Followed, status: str, error: str | None = None) -> None:
+        """Adds what is in a folder, and why it failed, and ends its MLflow run."""
+        try:
+            if error:
+                self._store.set_tag(followed.run_id, ERROR, error[:_LONGEST_ERROR])
+            self._copy_files(followed)
+        finally:  # it has ended, whatever is missing
+            self._store.set_terminated(followed.run_id, status)
         followed.closed = True
 
-    def _register(self, store: MlflowClient, best: RunFolder) -> None:
+    def _copy_files(self, followed: _Followed) -> None:
+        """Adds a folder's files, its last checkpoint, and pictures of it."""
+        run = RunFolder(followed.folder)
+        for name in _FILES:
+            if (run.path / name).exists():
+                self._store.log_artifact(followed.run_id, str(run.path / name))
+        last = run.last_checkpoint()
+        if last is not None:
+            self._store.log_artifacts(followed.run_id, str(last), f"checkpoints/{last.name}")
+        with tempfile.TemporaryDirectory() as folder:
+            for picture in _pictures(run, Path(folder)):
+                self._store.log_artifact(followed.run_id, str(picture))
+
+    def _register(self, best: RunFolder) -> None:
         """Makes the agents of a run's last checkpoint the next version of the model that has the experiment's name."""
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -238,15 +283,48 @@ class Tracker:
                 artifacts={"checkpoint": str(checkpoint)},
                 pip_requirements=["rllib-empathy"],
             )
-            store.log_artifacts(self._top.run_id, f"{folder}/model", "model")
+            self._store.log_artifacts(self._top.run_id, f"{folder}/model", "model")
         name = self._experiment.name
         try:
-            store.create_registered_model(name)
+            self._store.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"{store.get_run(self._top.run_id).info.artifact_uri}/model"
-        store.create_model_version(name, source, self._top.run_id, tags={FOLDER: str(best.path)})
+        source = f"{self._store.get_run(self._top.run_id).info.artifact_uri}/model"
+        self._store.create_model_version(name, source, self._top.run_id, tags={FOLDER: _uri(best.path)})
+
+
+def _failure(work: Callable[[], Any]) -> Exception | None:
+    """What it raises: whatever MLflow, its database or the network come up with."""
+    try:
+        work()
+    except Exception as error:
+        logger.debug("MLflow", exc_info=True)
+        return error
+    return None
+
+
+def _in_words(error: Exception) -> str:
+    first_line, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first_line}"
+
+
+def _uri(folder: Path) -> str:
+    return folder.absolute().as_uri()
+
+
+def _pictures(run: RunFolder, folder: Path) -> Iterator[Path]:
+    """Draws into `folder` what there is to be seen of a run, its curves too if it has not drawn them: trials do not."""
+    metrics = read_metrics(run.metrics) if run.metrics.exists() else {}
+    if not metrics:
+        return
+    if not run.curves.exists():
+        group = Group(run.path.name, [Run(run.path, load_experiment(run.resolved), metrics)])
+        title = f"{group.experiment.name}: {group.experiment.environment}"
+        draw_curves(metrics, group.population, title, folder / run.curves.name)
+        yield folder / run.curves.name
+    if draw_between_agents(metrics, folder / "between_agents.png"):
+        yield folder / "between_agents.png"
 
 
 def _flattened(values: Any, prefix: str = "") -> dict[str, Any]:
