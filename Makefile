@@ -18,6 +18,7 @@ help:
 	@echo "make install      only the environment, in $(VENV);  make clean: remove it and all that was built"
 	@echo "make constraints  pin the dependencies that setup.cfg has come to name"
 	@echo "Another interpreter: PYTHON=python3.12. Another environment: VENV=path. For pytest: PYTEST_ARGS='-k cleanup'."
+	@echo "Tests run in two processes; in one, for a debugger: PYTEST_ARGS='-n 0 --pdb'."
 
 install: $(INSTALLED)
 
@@ -34,7 +35,7 @@ train: install
 	$(BIN)/rllib-empathy tune tune_configs/quickstart.yaml
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-hosts: install
 	$(BIN)/python -m pytest -m hosts tests/cluster/test_hosts.py $(PYTEST_ARGS)

@@ -13,6 +13,7 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RLLIB_EMPATHY_MLFLOW", "off")  # its tests say where
 os.environ.setdefault("RAY_worker_niceness", "0")  # a test waits for Ray's processes: they are as urgent as it is
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # two test processes start Ray at the same time
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # sums do not depend on how many cores the machine has
 
 
