@@ -241,6 +241,7 @@ def test_trials_are_compared_by_any_column_that_is_logged(tmp_path):
         text = f"episodes,env_steps,seconds,agent_return/0\n2,10,1.0,{number}\n"
         folder.trial(trial.name).metrics.write_text(text)
         folder.add_outcome(Outcome(trial.name, "finished", {}))
+    assert experiment.study is not None
     results = study_results(experiment.study, trials, folder)
     assert [trial.score for trial in results.arms[0].trials] == [3, 5]
     assert results.best is not None
