@@ -455,6 +455,8 @@ def test_a_killed_study_resumes_without_losing_or_repeating_a_trial(ray_local, t
     assert result.exit_code == 0, result.output
     assert {name: o.ended for name, o in folder.outcomes().items()} == {f"small/seed_{n}": "finished" for n in range(3)}
     assert done.read_bytes() == before, "a finished trial is left alone"
+    assert "[1/3] small/seed_0" not in result.stdout
+    assert "[3/3] small/seed_" in result.stdout
     for seed in range(3):
         metrics = read_metrics(folder.trial(f"small/seed_{seed}").metrics)
         np.testing.assert_array_equal(metrics["iteration"], np.arange(1, 41))
