@@ -44,7 +44,7 @@ class StudyProgress(Watcher, ProgressBar):
         self.show(done, " | ".join(parts))
 
     def on_end(self, outcome: Outcome, result: dict[str, Any]) -> None:
-        if outcome.trial in self._ended:  # in an earlier session, or another study
+        if outcome.trial in self._ended:  # in an earlier call, or in another study
             return
         self._shares[outcome.trial] = 1.0
         self._ended.add(outcome.trial)
