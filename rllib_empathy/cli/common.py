@@ -104,6 +104,15 @@ def clear_errors() -> Iterator[None]:
 
 
 @contextmanager
+def disk_errors(what: str, then: str = "") -> Iterator[None]:
+    """A disk that is full or gone ends the command with what it prevented, and what to do next."""
+    try:
+        yield
+    except OSError as error:
+        fail(f"{what}: {error}. {then}".rstrip(), FAILED)
+
+
+@contextmanager
 def tracked(tracker: Tracker) -> Iterator[Tracker]:
     """Copies a run's folder to MLflow while the run goes on, and says so where that has failed."""
     with tracker:

@@ -14,6 +14,7 @@ from rllib_empathy.cli.common import (
     MlflowStore,
     WaitForNodes,
     clear_errors,
+    disk_errors,
     fail,
     prepare,
     terminal,
@@ -69,10 +70,8 @@ def reproduce(
         begun: set[str] = set()  # studies that this call has run, and that several entries may show
         for reproduction in todo:
             if reproduction.experiment is None:
-                try:
+                with disk_errors(f"What was computed for {reproduction.name} cannot be written"):
                     run_analysis(out, reproduction)
-                except OSError as error:
-                    fail(f"What was computed for {reproduction.name} cannot be written: {error}.", FAILED)
                 continue
             if reproduction.experiment.name in begun:
                 continue
@@ -91,10 +90,8 @@ def reproduce(
         every = [load_reproduction(entry, size.value) for entry in catalogue() for size in Scale]
         every += [found for found in wanted if found.name not in catalogue()]
         there = [found for found in (finished(out, reproduction) for reproduction in every) if found]
-        try:
+        with disk_errors(f"{page} cannot be written", "The same command writes it again, and runs nothing."):
             write_page(page, there)
-        except OSError as error:
-            fail(f"{page} cannot be written: {error}. The same command writes it again, and runs nothing.", FAILED)
         for entry in there:
             if entry.reproduction in wanted:
                 console.print(verdicts_table(entry))

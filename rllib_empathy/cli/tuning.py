@@ -14,6 +14,7 @@ from rllib_empathy.cli.common import (
     MlflowStore,
     WaitForNodes,
     clear_errors,
+    disk_errors,
     fail,
     prepare,
     ray_running,
@@ -85,22 +86,20 @@ def run_study(
     runs = {trial.name: folder.trial(trial.name) for trial in trials}
     needed = [bundles_of(trial, settings.study.resources) for trial in trials]
     cpus = max(sum(bundle.get("CPU", 0) for bundle in bundles) for bundles in needed)
-    try:
-        with tracked(Tracker(uri, settings, folder.path, runs, folder.outcomes)) as tracker:
-            with ray_running(address, cpus):
-                for bundles in {str(bundles): bundles for bundles in needed}.values():
-                    # Tune would wait for places for ever, and say nothing.
-                    wait_for_places(bundles, wait if address else 0, console.print)
-                if address is not None:
-                    check_nodes(folder.path)
-                with StudyProgress(console, trials, folder) as progress:
-                    run_trials(settings.study, trials, folder, [progress])
-            results = study_results(settings.study, trials, folder)
-            draw_study(results, folder, f"{settings.name}: {settings.environment}", folder.curves)
-            if not results.that("unfinished"):
-                tracker.finished(runs[results.best.name].path if results.best else None)
-    except OSError as error:
-        fail(f"The study stopped: {error}. What has finished is in its folder. {resume_hint(folder)}", FAILED)
+    stopped = disk_errors("The study stopped", f"What has finished is in its folder. {resume_hint(folder)}")
+    with stopped, tracked(Tracker(uri, settings, folder.path, runs, folder.outcomes)) as tracker:
+        with ray_running(address, cpus):
+            for bundles in {str(bundles): bundles for bundles in needed}.values():
+                # Tune would wait for places for ever, and say nothing.
+                wait_for_places(bundles, wait if address else 0, console.print)
+            if address is not None:
+                check_nodes(folder.path)
+            with StudyProgress(console, trials, folder) as progress:
+                run_trials(settings.study, trials, folder, [progress])
+        results = study_results(settings.study, trials, folder)
+        draw_study(results, folder, f"{settings.name}: {settings.environment}", folder.curves)
+        if not results.that("unfinished"):
+            tracker.finished(runs[results.best.name].path if results.best else None)
     console.print(results.table())
     places = {"results": folder.results, "curves": folder.curves}
     if results.best:

@@ -166,16 +166,25 @@ def new_folder(root: str | Path, name: str, run: str | None = None) -> Path:
     return path
 
 
+def try_to_write(folder: Path) -> None:
+    """Writes a file to a folder, and removes it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    probe = folder / ".probe"
+    probe.write_bytes(b"0")
+    probe.unlink()
+
+
 def check_writable(path: Path) -> None:
     """Checks that files can be written to a run's folder and there is space for them.
 
     Raises:
         RunFolderError: it is not so.
     """
-    probe = path / ".probe"
     try:
-        probe.write_bytes(b"0")
-        probe.unlink()
+        try_to_write(path)
     except OSError as error:
         raise RunFolderError(
             f"The run folder {path} cannot be written: {error.strerror or error}. Choose another place with --out."

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from env_registry.parameters import SettingError
-from rllib_empathy.experiments.run_folder import write_whole
+from rllib_empathy.experiments.run_folder import try_to_write, write_whole
 from rllib_empathy.experiments.statistics import Estimate, iqm_estimate
 from rllib_empathy.studies.finished import Finished
 
@@ -38,8 +37,7 @@ def check_page(page: Path) -> None:
     try:
         for folder in (page.parent, page.with_suffix("")):
             folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=folder):
-                pass
+            try_to_write(folder)
         if page.exists():
             page.open("a").close()
     except OSError as error:
