@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install train test test-hosts lint format bench constraints docs clean
+.PHONY: help install train test test-hosts snapshots lint format bench constraints docs clean
 
 help:
 	@echo "make train        LASE beside A2C in a sequential social dilemma (a few minutes)"
 	@echo "make test         ruff, mypy and the whole test suite"
 	@echo "make test-hosts   a cluster of several hosts (network namespaces; needs root): used, cut, torn down; ten minutes"
+	@echo "make snapshots    record anew what training comes to, bit for bit, where a change is meant to change it"
 	@echo "make bench        the benchmarks, as tables"
 	@echo "make docs         the docs site, in site/"
 	@echo "make lint         ruff and mypy only;  make format: let ruff mend what it can"
@@ -39,6 +40,9 @@ test: lint
 
 test-hosts: install
 	$(BIN)/python -m pytest -m hosts tests/cluster/test_hosts.py $(PYTEST_ARGS)
+
+snapshots: install
+	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m tests.snapshots.training --record
 
 lint: install
 	$(BIN)/ruff check
