@@ -34,14 +34,12 @@ from rllib_empathy.learning.groups import (
     minibatches,
     trajectory_values,
 )
+from rllib_empathy.learning.rewards import Reshaped, reshape, reward_statistics
 from rllib_empathy.learning.statistics import explained_variance
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.metrics import equality
 from rllib_empathy.policies.actor_critic import ActorCriticKind, Minibatch, scheduled
 from rllib_empathy.population import PopulationSpec
-from rllib_empathy.reshaping.gift_statistics import gift_statistics
-from rllib_empathy.reshaping.gifting import transfer
-from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, own_views
 
 
 class EmpathyLearner(TorchLearner):
@@ -106,21 +104,13 @@ class EmpathyLearner(TorchLearner):
 
         modules = dict(self.module.items())
         self._learn_before_rewards(joint, env_steps)
-        for kind in self._kinds.values():
-            kind.observe(joint, modules, self._kinds)
-        kinds = [self._kinds[self._module_of(agent)] for agent in range(joint.shape[2])]
-        weights = gift_matrix(joint, kinds)
-        received = None if weights is None else transfer(joint.rewards, weights)
-        rewards = own_views(joint, kinds, received)
-        self._learn(joint, rewards, env_steps)
+        reshaped = reshape(joint, self._kinds, modules)
+        self._learn(joint, reshaped.rewards, env_steps)
         for mid, kind in self._trained().items():  # the runners' next actions, and what is learned from them
             modules[mid].exploration.fill_(scheduled(kind.options.exploration, env_steps))
-        self._log_rewards(joint, rewards)
-        if weights is not None and received is not None:
-            self._log_after_gifts(joint, received)
-            seats = {mid: kind.agents for mid, kind in self._kinds.items()}
-            for key, value in gift_statistics(joint, weights, seats).items():
-                self._log_mean(key, value)
+        for key, value in reward_statistics(joint, reshaped, self._kinds).items():
+            self._log_mean(key, value)
+        self._log_after_gifts(joint, reshaped)
         self._log_steps(joint)
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
@@ -176,9 +166,6 @@ class EmpathyLearner(TorchLearner):
 
     def _modules(self) -> dict[str, RLModule]:
         return {mid: self.module[mid] for mid in self._kinds if mid in self.module and self._kinds[mid].learns}
-
-    def _module_of(self, agent: int) -> str:
-        return next(mid for mid, kind in self._kinds.items() if agent in kind.agents)
 
     def _trained(self) -> dict[str, ActorCriticKind]:
         return {mid: kind for mid, kind in self._kinds.items() if kind.learns and self.should_module_be_updated(mid)}
@@ -281,20 +268,11 @@ class EmpathyLearner(TorchLearner):
     def _log_mean(self, key: tuple[str, ...], value: float) -> None:
         self.metrics.log_value(key, value, reduce="learner_mean")
 
-    def _log_rewards(self, joint: JointTrajectory, rewards: Tensor) -> None:
-        """Extrinsic and reshaped rewards apart: means per step in which the agent is alive."""
-        extrinsic = mean_per_step(joint, joint.rewards).tolist()
-        reshaped = mean_per_step(joint, rewards).tolist()
-        for mid, kind in self._kinds.items():
-            shares = len(kind.agents)
-            self._log_mean((mid, "extrinsic_reward_mean"), sum(extrinsic[agent] for agent in kind.agents) / shares)
-            self._log_mean((mid, "reshaped_reward_mean"), sum(reshaped[agent] for agent in kind.agents) / shares)
-            for name, value in kind.statistics().items():
-                self._log_mean((mid, name), value)
-
-    def _log_after_gifts(self, joint: JointTrajectory, received: Tensor) -> None:
-        """Returns and equality of whole episodes after all gifts."""
-        returns = self._episode_sums.add(joint, received)
+    def _log_after_gifts(self, joint: JointTrajectory, reshaped: Reshaped) -> None:
+        """Returns and equality of whole episodes after all gifts, where agents give."""
+        if reshaped.gifts is None:
+            return
+        returns = self._episode_sums.add(joint, reshaped.received)
         if not len(returns):
             return
         for agent, own in enumerate(returns.T):

@@ -16,8 +16,8 @@ from env_registry.game import World
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.checkpoints import find_checkpoint, read_config, restore_weights
 from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.learning.rewards import reshape
 from rllib_empathy.report.svg import circle
-from rllib_empathy.reshaping.rewards import gift_matrix
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 GAMES = 9
@@ -66,10 +66,8 @@ def play_episode(run: str | Path, seed: int = 0) -> Episode:
     steps = int(min(joint.origin["steps"][game], LONGEST))
     tensors = joint.games(game, game + 1).to_tensors()
     population = config.resolved_population()
-    kinds, modules = population.kinds(), {member.module_id: full[member.module_id] for member in population.members}
-    for kind in kinds.values():
-        kind.observe(tensors, modules, kinds)
-    shares = gift_matrix(tensors, [kinds[population.module_of_agent[agent]] for agent in range(joint.shape[2])])
+    modules = {member.module_id: full[member.module_id] for member in population.members}
+    shares = reshape(tensors, population.kinds(), modules).gifts
     gifts = np.zeros((steps, joint.shape[2], joint.shape[2]))
     if shares is not None:
         others = ~np.eye(joint.shape[2], dtype=np.bool_)

@@ -18,11 +18,9 @@ from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.distributed import average, average_buffers, average_gradients, broadcast_parameters
 from rllib_empathy.learning.finite import check_gradients, check_rewards
 from rllib_empathy.learning.groups import LearningGroup
+from rllib_empathy.learning.rewards import reshape, reward_statistics
 from rllib_empathy.policies.actor_critic import ActorCriticKind, scheduled
 from rllib_empathy.policies.kind import AgentKind, WorldFacts
-from rllib_empathy.reshaping.gift_statistics import gift_statistics
-from rllib_empathy.reshaping.gifting import transfer
-from rllib_empathy.reshaping.rewards import gift_matrix, mean_per_step, own_views
 from rllib_empathy.stock.episodes import EpisodeAdapter
 from rllib_empathy.stock.kinds import KindSpec, needs_networks, reshaping_of
 from rllib_empathy.stock.seats import Seat, agents_of
@@ -80,7 +78,6 @@ class Gifting:
             for module_id in kinds:
                 if needs_networks(type(self.kinds[module_id])):
                     self.networks[module_id] = _networks(self.kinds[module_id], self.world).to(device)
-        self._of_agent = [self.kinds[seat.module_id] for seat in seats]
         for module_id, networks in self.networks.items():
             learning = self._learning_kind(module_id)
             self.optimizers[module_id] = {
@@ -102,22 +99,9 @@ class Gifting:
         columns, steps = self.adapter.joint(episodes)
         joint = self._joint = columns.to_tensors(self.device)
         check_rewards(joint)
-        for kind in self.kinds.values():
-            kind.observe(joint, dict(self.networks), self.kinds)
-        weights = gift_matrix(joint, self._of_agent)
-        received = None if weights is None else transfer(joint.rewards, weights)
-        rewards = own_views(joint, self._of_agent, received)
-        reshaped = self.adapter.with_rewards(episodes, steps, rewards.cpu().numpy())
-        metrics: Metrics = {}
-        if weights is not None:
-            metrics |= gift_statistics(joint, weights, {mid: kind.agents for mid, kind in self.kinds.items()})
-        extrinsic_means, reshaped_means = mean_per_step(joint, joint.rewards), mean_per_step(joint, rewards)
-        for module_id, kind in self.kinds.items():
-            agents = list(kind.agents)
-            metrics[module_id, "extrinsic_reward_mean"] = extrinsic_means[agents].mean().item()
-            metrics[module_id, "reshaped_reward_mean"] = reshaped_means[agents].mean().item()
-            metrics |= {(module_id, name): value for name, value in kind.statistics().items()}
-        return reshaped, metrics
+        reshaped = reshape(joint, self.kinds, self.networks)
+        with_rewards = self.adapter.with_rewards(episodes, steps, reshaped.rewards.cpu().numpy())
+        return with_rewards, reward_statistics(joint, reshaped, self.kinds)
 
     def learn(self, env_steps: int, is_trained: Callable[[str], bool]) -> Metrics:
         """Trains the auxiliary networks on the trajectory that was reshaped last, and says what to log.

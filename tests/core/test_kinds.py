@@ -15,10 +15,10 @@ from ray.rllib.core.columns import Columns
 
 from env_registry.parameters import SettingError
 from rllib_empathy.learning.groups import LearningGroup, group_batch, minibatches
+from rllib_empathy.learning.rewards import reshape
 from rllib_empathy.policies import KINDS, AgentKind, AgentModule, kind_named, register_kind
 from rllib_empathy.policies.actor_critic import ActorCriticKind
 from rllib_empathy.policies.kind import CONTEXT, checked_options
-from rllib_empathy.reshaping.rewards import reshape_rewards
 from tests.core.agents import READY, SMALL, STATES, facts_of, module_of
 from tests.core.made_up import made_up
 
@@ -174,8 +174,9 @@ def test_rewards_and_gifts(name):
     joint = made_up(1, shape=(5,), whole_episodes=KINDS[name].needs_whole_episodes, context=7).to_tensors()
     kinds = [KINDS[name](f"agent_{agent}", options_of(name), (agent,)) for agent in range(3)]
     modules = {kind.module_id: module_of(name) for kind in kinds}
+    population = {kind.module_id: kind for kind in kinds}
     for agent, kind in enumerate(kinds):
-        kind.observe(joint, modules, {kind.module_id: kind for kind in kinds})
+        kind.observe(joint, modules, population)
         gifts = kind.gift_weights(joint, agent)
         if gifts is not None:
             assert gifts.shape == joint.shape
@@ -184,7 +185,7 @@ def test_rewards_and_gifts(name):
         assert reward.shape == joint.shape[:2]
         assert not reward.requires_grad
         assert all(isinstance(value, float) for value in kind.statistics().values())
-    assert torch.isfinite(reshape_rewards(joint, kinds)).all()
+    assert torch.isfinite(reshape(joint, population, modules).rewards).all()
 
 
 @pytest.mark.parametrize("world", WORLDS)

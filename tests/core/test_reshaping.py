@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from env_registry.parameters import Settings
 from rllib_empathy.joint import JointTrajectory
+from rllib_empathy.learning.rewards import reshape
 from rllib_empathy.policies import KINDS, AgentKind
 from rllib_empathy.reshaping.gifting import transfer
-from rllib_empathy.reshaping.rewards import reshape_rewards
 from tests.core.made_up import made_up, shuffled
 
 few = settings(max_examples=25, deadline=None)
@@ -78,20 +79,24 @@ def kind(of: type[AgentKind], agent: int) -> Any:
     return of(f"agent_{agent}", TestOptions(), (agent,))
 
 
+def reshaped(joint: JointTrajectory, kinds: Sequence[AgentKind]) -> Tensor:
+    return reshape(joint, {kind.module_id: kind for kind in kinds}, {}).rewards
+
+
 @pytest.mark.parametrize("name", ["ppo", "a2c", "random", "cooperator", "defector", "memory_one"])
 def test_selfish_kinds_feel_the_worlds_rewards(name):
     joint = made_up(1).to_tensors()
     selfish = [KINDS[name](f"{name}_{agent}", KINDS[name].Options(), (agent,)) for agent in range(3)]
-    assert torch.equal(reshape_rewards(joint, selfish), joint.rewards)
+    assert torch.equal(reshaped(joint, selfish), joint.rewards)
 
 
 def test_group_oriented_agents_feel_the_groups_mean():
     joint = made_up(1).to_tensors()
     kinds = [
         KINDS["go"]("go_0", KINDS["go"].Options(), (0,)),
-        *[KINDS["ppo"]("ppo", KINDS["ppo"].Options(), (1, 2))] * 2,
+        KINDS["ppo"]("ppo", KINDS["ppo"].Options(), (1, 2)),
     ]
-    rewards = reshape_rewards(joint, kinds)
+    rewards = reshaped(joint, kinds)
     torch.testing.assert_close(rewards[..., 0], joint.rewards.sum(-1) / 3)
     assert torch.equal(rewards[..., 1:], joint.rewards[..., 1:])
 
@@ -115,7 +120,7 @@ def test_gifts_first_then_feelings(kinds):
     numpy_joint = made_up(2)
     joint = numpy_joint.to_tensors()
     before = joint.rewards.clone()
-    rewards = reshape_rewards(joint, [kind(of, agent) for agent, of in enumerate(kinds)])
+    rewards = reshaped(joint, [kind(of, agent) for agent, of in enumerate(kinds)])
     assert torch.equal(joint.rewards, before)
     for t, b in np.ndindex(*joint.shape[:2]):
         extrinsic = numpy_joint.rewards[t, b].astype(float)
@@ -146,7 +151,7 @@ def test_order_of_agents_and_games_does_not_matter(seed):
     rng = np.random.default_rng(seed)
     games, agents = rng.permutation(4), rng.permutation(3)
     kinds = [Fond, Doubter, AgentKind]
-    before = reshape_rewards(joint.to_tensors(), [kind(of, agent) for agent, of in enumerate(kinds)])
+    before = reshaped(joint.to_tensors(), [kind(of, agent) for agent, of in enumerate(kinds)])
     others = [kind(kinds[old], new) for new, old in enumerate(agents)]
-    now = reshape_rewards(shuffled(joint, games, agents).to_tensors(), others)
+    now = reshaped(shuffled(joint, games, agents).to_tensors(), others)
     torch.testing.assert_close(now, before[:, games][:, :, agents], atol=1e-6, rtol=1e-5)

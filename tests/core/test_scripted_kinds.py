@@ -18,12 +18,12 @@ from env_registry.cleanup import Cleanup
 from env_registry.matrix_game import MatrixGame
 from env_registry.scripted import SCRIPTED, MemoryOnePolicy, scripted_policy
 from rllib_empathy.learning.config import EmpathyConfig
+from rllib_empathy.learning.rewards import reshape
 from rllib_empathy.policies import KINDS
 from rllib_empathy.policies.kind import checked_options
 from rllib_empathy.policies.random_agent import Random
 from rllib_empathy.policies.scripted import STRATEGIES, MemoryOneOptions, _finite_log
 from rllib_empathy.population import Population
-from rllib_empathy.reshaping.rewards import reshape_rewards
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 SCRIPTS = [(world, kind) for world in SCRIPTED for kind in ("cooperator", "defector")]
@@ -287,9 +287,9 @@ def test_one_script_may_fill_several_seats():
 
 def test_scripted_agents_receive_gifts_and_give_none():
     joint = runner("cleanup", ["random", "cooperator", "defector", "random"]).sample()[0].to_tensors()
-    kinds = list(Population.of(["random", "cooperator", "defector", "random"], 4).kinds().values())
-    assert all(kind.gift_weights(joint, agent) is None for agent, kind in enumerate(kinds))
-    assert torch.equal(reshape_rewards(joint, kinds), joint.rewards)
+    kinds = Population.of(["random", "cooperator", "defector", "random"], 4).kinds()
+    assert all(kind.gift_weights(joint, kind.agents[0]) is None for kind in kinds.values())
+    assert torch.equal(reshape(joint, kinds, {}).rewards, joint.rewards)
 
     class Giver(Random):
         """Gives everything to the cooperator."""
@@ -297,8 +297,8 @@ def test_scripted_agents_receive_gifts_and_give_none():
         def gift_weights(self, joint: Any, agent: int) -> torch.Tensor:
             return torch.nn.functional.one_hot(torch.ones(joint.shape[:2], dtype=torch.long), 4).float()
 
-    kinds[0] = Giver("giver", kinds[0].options, (0,))
-    rewards = reshape_rewards(joint, kinds)
+    first = next(module_id for module_id, kind in kinds.items() if kind.agents == (0,))
+    rewards = reshape(joint, kinds | {first: Giver(first, kinds[first].options, (0,))}, {}).rewards
     torch.testing.assert_close(rewards[..., 1], joint.rewards[..., 0] + joint.rewards[..., 1])
     assert torch.equal(rewards[..., 2], joint.rewards[..., 2])
 

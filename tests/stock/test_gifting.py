@@ -11,9 +11,9 @@ from gymnasium.spaces import Box
 
 from env_registry.parameters import SettingError
 from rllib_empathy.learning.finite import NonFiniteError
+from rllib_empathy.learning.rewards import reshape
 from rllib_empathy.policies import KINDS
 from rllib_empathy.policies.kind import AgentKind
-from rllib_empathy.reshaping.rewards import reshape_rewards
 from rllib_empathy.stock.gifting import Gifting
 from rllib_empathy.stock.kinds import kinds_that_reshape
 from rllib_empathy.stock.seats import Seat
@@ -52,9 +52,7 @@ def fast_rewards(stock: Gifting) -> torch.Tensor:
             )
             for name, network in stock.networks[mid].items():
                 getattr(modules[mid], name).load_state_dict(network.state_dict())
-    for kind in kinds.values():
-        kind.observe(joint, modules, kinds)
-    return reshape_rewards(joint, [kinds[seat.module_id] for seat in stock.seats])
+    return reshape(joint, kinds, modules).rewards
 
 
 def mixtures() -> dict[str, dict[str, str]]:
