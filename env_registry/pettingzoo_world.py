@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
+from env_registry.failures import raise_told
 from env_registry.game import Array, Share, Step, checked_actions
 from env_registry.observations import ObservationLayout
 from env_registry.parallel_env import parallel_env
@@ -217,7 +218,10 @@ class PettingZooWorld:
             self.envs[game] = self._make_env()
         self._played[game] = True
         env = self.envs[game]
-        observations, _ = env.reset(seed=seed)
+        try:
+            observations, _ = env.reset(seed=seed)
+        except Exception as error:
+            raise_told(error, f"World {self.name!r} failed when game {game} began")
         self.alive[game] = [agent in env.agents for agent in self.possible_agents]
         self._see(game, observations, set(env.agents))
 
@@ -225,24 +229,28 @@ class PettingZooWorld:
         self._start(game, seed)
         rewards, events = np.zeros(self.num_agents), np.zeros((len(self.event_names), self.num_agents))
         for time in range(clock):
+            self._clock[game] = time + 1
             self._observations[game] = 0
             if self._play(game, self._actions[game, time], rewards, events):
                 self._start(game, seed)
                 break
-        else:
-            self._clock[game] = clock
 
     def _play(self, game: int, actions: Array, rewards: Array, events: Array) -> bool:
         """One step of one game; fills rewards `[N]`, events `[E, N]`, observations and the alive mask. True if it is over."""
         env = self.envs[game]
         taking_part = set(env.agents)
-        observations, paid, terminations, truncations, infos = env.step(
-            {
-                agent: int(space.start + (action if action < space.n else 0))
-                for agent, space, action in zip(self.possible_agents, self.action_spaces, actions, strict=True)
-                if agent in taking_part
-            }
-        )
+        chosen = {
+            agent: int(space.start + (action if action < space.n else 0))
+            for agent, space, action in zip(self.possible_agents, self.action_spaces, actions, strict=True)
+            if agent in taking_part
+        }
+        try:
+            observations, paid, terminations, truncations, infos = env.step(chosen)
+        except Exception as error:
+            where = (
+                f"World {self.name!r} failed in game {game}, step {self._clock[game]} of its episode, actions {chosen}"
+            )
+            raise_told(error, where)
         ended = {a for a in self.possible_agents if terminations.get(a) or truncations.get(a)}
         staying = set(env.agents) - ended
         for number, agent in enumerate(self.possible_agents):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from env_registry.failures import ProgramError
 from env_registry.parameters import SettingError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def interruptible(console: Console) -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Wrong input ends the command with its message, and nothing else."""
+    """Wrong input, and errors of a user's own code, end the command with their message, and nothing else."""
     from rllib_empathy.cluster.errors import ClusterError
     from rllib_empathy.experiments.errors import CheckpointError, RunFolderError
 
@@ -101,6 +102,8 @@ def clear_errors() -> Iterator[None]:
         yield
     except (SettingError, CheckpointError, RunFolderError, ClusterError) as error:
         fail(str(error), WRONG_INPUT)
+    except ProgramError as error:
+        fail(str(error), FAILED)
 
 
 @contextmanager
@@ -150,3 +153,5 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     for logger in (ray.__name__, ray.rllib.__name__):
         logging.getLogger(logger).setLevel(logging.ERROR)
+    # It logs an exception of a user's on a runner with some sixty lines of traceback. The command ends with its text.
+    logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from env_registry.failures import ProgramError
 from env_registry.parameters import SettingError
 from rllib_empathy.cli.common import (
     FAILED,
     INTERRUPTED,
+    WRONG_INPUT,
     MlflowStore,
     WaitForNodes,
     clear_errors,
@@ -142,7 +144,7 @@ def _train(
     from rllib_empathy.learning.faults import ClusterFault
     from rllib_empathy.learning.finite import NonFiniteError
 
-    copied = folder.last_checkpoint()
+    before = copied = folder.last_checkpoint()
     try:
         with TrainingProgress(console, settings.stop) as progress:
             for row in iterations(settings, config, folder, interrupted):
@@ -150,14 +152,16 @@ def _train(
                 if mirror and folder.last_checkpoint() != copied:
                     copied = folder.last_checkpoint()
                     mirror.upload(folder.path)
-    except SettingError:
-        raise
     except BaseException as error:
+        if isinstance(error, SettingError) and folder.last_checkpoint() == before:  # nothing was trained
+            raise
         last = folder.last_checkpoint()
         where = (
             f"Last good checkpoint: {last}\n{_resume_hint(folder)}" if last else "No checkpoint has been written yet."
         )
-        if isinstance(error, NonFiniteError | ClusterFault | OSError):
+        if isinstance(error, SettingError):
+            fail(f"Training stopped. {error}\n{where}", WRONG_INPUT)
+        if isinstance(error, ProgramError | NonFiniteError | ClusterFault | OSError):
             fail(f"Training stopped. {error}\n{where}", FAILED)
         if isinstance(error, KeyboardInterrupt):
             fail(f"Interrupted. {where}", INTERRUPTED)

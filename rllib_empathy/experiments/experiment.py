@@ -30,6 +30,9 @@ class EnvRunners(Settings):
         "truncate_episodes",
         description="whether an iteration may end amid an episode, or plays one whole episode per game",
     )
+    max_episode_steps: int = Field(
+        10_000, ge=1, description="where whole episodes are played, one that is longer is an error, not waited for"
+    )
 
 
 class Learners(Settings):

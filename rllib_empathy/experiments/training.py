@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
+from env_registry.failures import ProgramError
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.experiment import Checkpoints, Experiment
 from rllib_empathy.experiments.metrics_table import MetricsTable, Row, flat_metrics, read_metrics
@@ -130,6 +131,7 @@ def train(
     Raises:
         SettingError: the run has reached its end already.
         NonFiniteError: rewards or gradients are not finite; the last checkpoint is good.
+        ProgramError: code of a user's raised an exception; what had been learned before it has been saved.
         OSError: the folder can no longer be written; the last checkpoint is good.
         ClusterFault: the cluster failed time and again.
     """
@@ -161,6 +163,10 @@ def _train(
         while not (run.finished or interrupted()):
             yield run.step()
         run.save()
+    except (ProgramError, SettingError):  # of the world or an agent, amid training
+        with contextlib.suppress(ClusterFault, RayError, OSError):
+            run.save()
+        raise
     finally:
         run.close()
 

@@ -26,10 +26,11 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from env_registry.failures import raise_told
 from env_registry.parameters import SettingError
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.learning.config import EmpathyConfig
-from rllib_empathy.learning.faults import ClusterFault
+from rllib_empathy.learning.faults import ClusterFault, error_of_program, errors_of_programs_raised
 from rllib_empathy.learning.finite import NonFiniteError
 from rllib_empathy.learning.training_data import JointTrainingData
 from rllib_empathy.population import PopulationSpec, check_change
@@ -61,12 +62,25 @@ class Empathy(Algorithm):
         return EmpathyConfig()
 
     def setup(self, config: Any) -> None:
-        """Builds runners and Learners."""
+        """Builds runners and Learners.
+
+        Raises:
+            ProgramError: one of them cannot be built, for instance since its process cannot import the world's module.
+        """
         self._next_probe: dict[int, float] = {}  # by group of runners
-        super().setup(config)
+        try:
+            with errors_of_programs_raised():
+                super().setup(config)
+        except RayError as error:
+            raise (error_of_program(error) or error) from None
 
     def training_step(self) -> None:
-        """One iteration: a batch of joint trajectories, one update, new weights for all runners."""
+        """One iteration: a batch of joint trajectories, one update, new weights for all runners.
+
+        Raises:
+            ProgramError: code of a user's, such as the world, raised an exception, here or in another process.
+            ClusterFault: processes or machines are gone that an iteration cannot do without.
+        """
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             trajectories, results = self._sample()
             self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
@@ -218,7 +232,15 @@ class Empathy(Algorithm):
                 )
             if answers:
                 return answers
-            logger.warning("No runner answers; waiting for one to come back.")
+            group = self.env_runner_group
+            logger.warning(
+                "No runner has answered for %.0f s; of %d, the processes or machines of %d are known to be gone. Waiting up to "
+                "%d s for one to come back.",
+                LONGEST_WITHOUT_RUNNERS_S - (deadline - monotonic()),
+                group.num_remote_env_runners(),
+                group.num_remote_env_runners() - group.num_healthy_remote_env_runners(),
+                LONGEST_WITHOUT_RUNNERS_S,
+            )
             sleep(1)
             self.restore_env_runners(self.env_runner_group)
         raise ClusterFault(f"No runner has answered for {LONGEST_WITHOUT_RUNNERS_S} s.")
@@ -241,17 +263,26 @@ class Empathy(Algorithm):
 
     @contextmanager
     def _learners_watched(self) -> Iterator[None]:
-        """Turns whatever goes wrong inside because a Learner or its data are gone into a ClusterFault."""
+        """Turns whatever goes wrong inside because a Learner or its data are gone into a ClusterFault.
+
+        Exceptions of programs are told as those of runners are.
+        """
         try:
             yield
-        except NonFiniteError:
-            raise
         except (ObjectLostError, RayActorError) as error:
-            raise ClusterFault("A Learner, or all that it should have learned from, is gone.") from error
-        except RayError as error:  # a Learner may fail because another one, which it waits for, is gone
+            raise (
+                error_of_program(error) or ClusterFault("A Learner, or all that it should have learned from, is gone.")
+            ) from error
+        except RayError as error:
+            told = error_of_program(error)
+            if isinstance(told, NonFiniteError | SettingError):
+                raise told from None
+            # Anything else may be because another Learner, for which this one waits, is gone.
             if self._all_learners_answer():
-                raise
+                raise (told or error) from None
             raise ClusterFault("A Learner is gone.") from error
+        except Exception as error:
+            raise_told(error, "Learning failed")
 
     def _all_learners_answer(self) -> bool:
         manager = self.learner_group._worker_manager

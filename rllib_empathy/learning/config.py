@@ -45,6 +45,7 @@ class EmpathyConfig(AlgorithmConfig):
         self.agent_defaults: dict[str, Any] = {}
         self.registered_worlds: dict[str, Any] = {}
         self.sample_ahead = False
+        self.max_episode_steps = 10_000
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 64
         self.rollout_fragment_length = 100
@@ -98,14 +99,28 @@ class EmpathyConfig(AlgorithmConfig):
         super().training(**others)
         return self
 
-    def env_runners(self, *, sample_ahead: Any = NotProvided, **settings: Any) -> EmpathyConfig:
+    def env_runners(
+        self, *, sample_ahead: Any = NotProvided, max_episode_steps: Any = NotProvided, **settings: Any
+    ) -> EmpathyConfig:
         """Sets who samples, and how.
 
         Args:
             sample_ahead: remote runners play the next batch while the Learner learns from this one. Its actions are then one
                 update old; PPO's ratio knows of it, A2C does not.
+            max_episode_steps: where whole episodes are played (evaluation, reports, `batch_mode="complete_episodes"`), an episode
+                that has not ended after so many steps is an error: a world without an end would be waited for.
             **settings: as in RLlib's `AlgorithmConfig.env_runners`.
+
+        Raises:
+            SettingError: `max_episode_steps` is no whole number of at least 1.
         """
+        if max_episode_steps is not NotProvided:
+            if not isinstance(max_episode_steps, int) or max_episode_steps < 1:
+                raise SettingError(
+                    f"max_episode_steps = {max_episode_steps!r}: needed is a whole number of at least 1, the steps after which "
+                    "an episode that does not end is an error."
+                )
+            self.max_episode_steps = max_episode_steps
         if sample_ahead is not NotProvided:
             self.sample_ahead = bool(sample_ahead)
         super().env_runners(**settings)

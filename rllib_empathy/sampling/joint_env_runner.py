@@ -29,7 +29,9 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
+from env_registry.failures import raise_told
 from env_registry.game import World
+from env_registry.parameters import SettingError
 from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import sum_and_count
 from rllib_empathy.joint import STEP_COLUMNS, JointTrajectory
@@ -68,6 +70,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         self._seed_generator()
         self.make_module()
         self._finished: list[FinishedEpisodes] = []
+        self._any_ended = self._warned = False
 
     # -- RLlib's EnvRunner
 
@@ -134,19 +137,42 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             logger.warning("This runner replaces one that died: it plays when it has been told the population.")
             sys.exit(1)
         explore = self.config.explore if explore is None else explore
+        try:
+            return self._sample(num_timesteps, num_episodes, explore, force_reset)
+        except Exception as error:
+            self.world = None  # type: ignore[assignment]  # half a step has been played: a checkpoint holds no such games
+            raise_told(error, f"Sampling in {self.config.world_facts().title} failed")
+
+    def _sample(
+        self, num_timesteps: int | None, num_episodes: int | None, explore: bool, force_reset: bool
+    ) -> list[JointTrajectory]:
         if self.world is None:
             self.make_env()
         elif force_reset:
             self._begin_anew()
+        steps, rounds = self._wanted(num_timesteps, num_episodes)
+        return [self._play(steps, explore) for _ in range(rounds)]
+
+    def _wanted(self, num_timesteps: int | None, num_episodes: int | None) -> tuple[int | None, int]:
+        """Steps of each game in a round of playing (None: one whole episode), and how many rounds."""
         if num_timesteps is None and num_episodes is None and self.config.batch_mode == "complete_episodes":
             num_episodes = self.num_games
         if num_episodes is not None:
-            return [self._play(None, explore) for _ in range(ceil(num_episodes / self.num_games))]
+            return None, ceil(num_episodes / self.num_games)
         if num_timesteps is None:
-            steps = self.config.get_rollout_fragment_length(self.worker_index or 0)
-        else:
-            steps = ceil(num_timesteps / self.num_games)
-        return [self._play(steps, explore)]
+            return self.config.get_rollout_fragment_length(self.worker_index or 0), 1
+        return ceil(num_timesteps / self.num_games), 1
+
+    def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls a function with this runner, for the algorithm's process.
+
+        RLlib's own ends the process after any exception, which looks to the algorithm as if a machine had died: it would wait
+        for the runner to come back, and never see the exception's text.
+        """
+        try:
+            return func(self, *args, **kwargs)
+        except Exception as error:
+            raise_told(error, f"Runner {self.worker_index} failed")
 
     def sample_by_reference(self) -> tuple[list[ray.ObjectRef], int, dict[str, Any]]:
         """Samples and leaves the trajectories in this node's object store.
@@ -256,6 +282,8 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         contexts: list[NDArray | None] = []
         tail_contexts: list[NDArray | None] = []
         while len(rows["rewards"]) < steps if steps is not None else under_way.any():
+            if whole_episodes and len(rows["rewards"]) == self.config.max_episode_steps:
+                raise self._endless(under_way)
             contexts.append(self.policy.context(self._begun))
             actions, log_probs = self.policy.act(self._observations, self._begun, explore)
             self.policy.notice(self._observations, actions, self.world.alive)
@@ -281,6 +309,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             finished = self._totals.add(step, under_way)
             if finished is not None:
                 self._finished.append(finished)
+                self._any_ended = True
             if step.final_observations is not None:
                 games = (ended & under_way).nonzero()[0]
                 tails.append((len(rows["rewards"]) - 1, games, step.final_observations[games]))
@@ -312,8 +341,29 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             tail_context=_joined(np.concatenate, tail_contexts),
         )
         self._steps_played += len(rows["rewards"])
+        self._warn_of_no_returns()
         self._count_steps(trajectory)
         return replace(trajectory, truncated=_cut_at_the_end(trajectory))
+
+    def _endless(self, under_way: NDArray[np.bool_]) -> SettingError:
+        """An error for episodes that do not end where whole ones are needed."""
+        steps = self.config.max_episode_steps
+        return SettingError(
+            f"Whole episodes are needed, but in {self.config.world_facts().title} {under_way.sum()} of {self.num_games} games "
+            f"have not ended after {steps} steps. Give the world a limit of steps (PettingZoo: truncations), or, if its episodes "
+            f"are that long, raise max_episode_steps = {steps} (env_runners.max_episode_steps in an experiment)."
+        )
+
+    def _warn_of_no_returns(self) -> None:
+        """Once, where fragments are learned from and no episode has ever ended: nothing tells how good the agents are."""
+        if self._steps_played >= self.config.max_episode_steps and not (self._any_ended or self._warned):
+            self._warned = True
+            logger.warning(
+                "No episode of %s has ended in %d steps of each game: there are no returns to report. Agents learn all the same, "
+                "from fragments.",
+                self.config.world_facts().title,
+                self._steps_played,
+            )
 
     def _owns(self, sampling: dict[str, Any]) -> bool:
         """RLlib hands states around between runners; games belong to one of them."""
