@@ -5,6 +5,9 @@ Commands import what they need when they run, so that each starts as fast as it 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import typer
 
 from rllib_empathy.cli.benchmarking import bench
@@ -28,6 +31,19 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def find_modules_here() -> None:
+    """Modules in the working directory are found, as by `python -m`; Ray hands the path on to its processes.
+
+    A console script's own path begins where the script lies.
+    """
+    here = str(Path.cwd())
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+
+
 for command in (
     train,
     tune,

@@ -94,8 +94,8 @@ def train(
         console.print(f"Run folder: {folder.path}", soft_wrap=True, highlight=False)
         tracker = Tracker(uri, settings, folder.path)
         with tracked(tracker), ray_running(address, cpus_of(settings)), interruptible(console) as interrupted:
+            wait_for_places(needs_of(config).bundles(), wait if address else 0, console.print)
             if address is not None:
-                wait_for_places(needs_of(config).bundles(), wait, console.print)
                 check_nodes(folder.path if storage and not mirror else None)
             try:
                 _train(console, settings, config, folder, interrupted, mirror)

@@ -20,7 +20,7 @@ class Processes:
     """Like processes of a run, and what each of them needs.
 
     Attributes:
-        what: "driver", "runner" or "learner".
+        what: "driver", "runner", "evaluation runner" or "learner".
         count: how many.
         resources: of each, as Ray counts them: CPU, GPU.
         memory: bytes of each, as estimated.
@@ -74,8 +74,12 @@ def needs_of(config: EmpathyConfig) -> Needs:
     learner = {"CPU": (0.0 if gpus else 1.0) if cpus == "auto" else float(cpus), "GPU": gpus}
     alone = (0 if runners else sampling - PROCESS_BYTES) + (0 if learners else learning - PROCESS_BYTES)
     processes = [Processes("driver", 1, {}, PROCESS_BYTES + alone)]
-    if runners:
-        processes.append(Processes("runner", runners, {"CPU": float(config.num_cpus_per_env_runner)}, sampling))
+    runner = {"CPU": config.num_cpus_per_env_runner, "GPU": config.num_gpus_per_env_runner}
+    runner |= config.custom_resources_per_env_runner
+    for what, count in (("runner", runners), ("evaluation runner", config.evaluation_num_env_runners)):
+        if count:
+            wanted = {name: float(amount) for name, amount in runner.items() if amount}
+            processes.append(Processes(what, count, wanted, sampling))
     if learners:
         processes.append(Processes("learner", learners, {k: v for k, v in learner.items() if v}, learning))
     return Needs(tuple(processes), per_step, env_steps)

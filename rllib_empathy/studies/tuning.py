@@ -26,10 +26,11 @@ from rllib_empathy.studies.trials import Trial, iterations
 
 _TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a file that env_config names is found from where `train` finds it
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-"""No tables and tracebacks of Tune's in the terminal beside ours, and no files of its loggers."""
+"""No tables and tracebacks of Tune's in the terminal beside ours, no files of its loggers, and one working directory."""
 
 
 class Watcher:
