@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from env_registry.parameters import SettingError, Settings, checked
+from env_registry.parameters import SettingError, Settings, checked, unknown_name
 from rllib_empathy.policies.kind import AgentKind, checked_options, kind_named
 
 PopulationSpec = str | Sequence[str | Mapping[str, Any]]
@@ -25,15 +26,15 @@ class Entry(Settings):
     shared: bool = Field(False, description="whether these seats share one network")
     name: str | None = Field(None, pattern=r"^[A-Za-z]\w*$", description="prefix of the module ids; default: the kind")
 
-    def options(self, defaults: Mapping[str, Any]) -> Settings:
-        """The kind's options: the entry's own, else the defaults that the kind has, else the kind's.
+    def options(self, defaults: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Settings:
+        """The kind's options: the overrides, else the entry's own, else the defaults that the kind has, else the kind's.
 
         Raises:
             SettingError: an unknown kind or option, or an impossible value.
         """
         kind = kind_named(self.kind)
         wanted = {key: value for key, value in defaults.items() if key in kind.Options.model_fields}
-        return checked_options(kind, {**wanted, **(self.model_extra or {})})
+        return checked_options(kind, {**wanted, **(self.model_extra or {}), **(overrides or {})})
 
     def carried(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """See `AgentKind.carried`."""
@@ -57,6 +58,17 @@ def self_contained(spec: PopulationSpec, defaults: Mapping[str, Any]) -> Populat
     return [{**as_mapping(raw), **more} if more else raw for raw, more in zip(spec, carried, strict=True)]
 
 
+def options_of_entries(spec: PopulationSpec, defaults: Mapping[str, Any], name: str) -> list[Any]:
+    """The values of one option in all entries of a population whose kind has it.
+
+    Raises:
+        SettingError: an unknown kind or option, or an impossible value.
+    """
+    entries = [spec] if isinstance(spec, str) else spec
+    options = [checked(Entry, as_mapping(raw), "population entry").options(defaults) for raw in entries]
+    return [getattr(one, name) for one in options if name in type(one).model_fields]
+
+
 @dataclass(frozen=True)
 class Member:
     """One RLModule of a population and the agents that it plays."""
@@ -74,13 +86,20 @@ class Population:
     members: tuple[Member, ...]
 
     @classmethod
-    def of(cls, spec: PopulationSpec, num_agents: int, defaults: Mapping[str, Any] | None = None) -> Population:
+    def of(
+        cls,
+        spec: PopulationSpec,
+        num_agents: int,
+        defaults: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Population:
         """Reads a population.
 
         Args:
             spec: see `PopulationSpec`.
             num_agents: seats of the world.
             defaults: options for every kind that has them, unless its entry says otherwise.
+            overrides: module id -> options that this member has, whatever its entry says.
 
         Raises:
             SettingError: an unknown kind or option, an impossible value, or a number of seats that the world has not.
@@ -92,17 +111,22 @@ class Population:
                 "{kind, count, shared, name, **options}."
             )
         members: list[Member] = []
+        overrides = overrides or {}
         seat = 0
         for number, raw in enumerate(entries):
             entry = checked(Entry, as_mapping(raw), f"population entry {number}")
-            kind, options = kind_named(entry.kind), entry.options(defaults or {})
+            kind, options = kind_named(entry.kind), partial(entry.options, defaults or {})
             agents = tuple(range(seat, seat + entry.count))
             seat += entry.count
             name = entry.name or entry.kind
             if entry.shared:
-                members.append(Member(name, kind, options, agents))
+                members.append(Member(name, kind, options(overrides.get(name)), agents))
             else:
-                members.extend(Member(f"{name}_{agent}", kind, options, (agent,)) for agent in agents)
+                ids = [f"{name}_{agent}" for agent in agents]
+                members.extend(
+                    Member(id_, kind, options(overrides.get(id_)), (agent,))
+                    for id_, agent in zip(ids, agents, strict=True)
+                )
         if seat != num_agents:
             raise SettingError(
                 f"The population fills {seat} seats, the world has {num_agents}. Change the entries' counts or num_agents."
@@ -111,6 +135,9 @@ class Population:
         if len(set(ids)) < len(ids):
             repeated = sorted({module_id for module_id in ids if ids.count(module_id) > 1})
             raise SettingError(f"Module ids appear twice: {', '.join(repeated)}. Give the entries names of their own.")
+        for module_id in overrides:
+            if module_id not in ids:
+                raise unknown_name("module id in algorithm_config_overrides_per_module", module_id, ids)
         return cls(tuple(members))
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +18,13 @@ from env_registry.game import World
 from env_registry.parameters import SettingError, unknown_name
 from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import STATS
+from rllib_empathy.learning import settings
 from rllib_empathy.policies import KINDS
 from rllib_empathy.policies.kind import WorldFacts
-from rllib_empathy.population import Population, PopulationSpec, self_contained
+from rllib_empathy.population import Member, Population, PopulationSpec, options_of_entries, self_contained
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
+
+logger = logging.getLogger(__name__)
 
 
 class EmpathyConfig(AlgorithmConfig):
@@ -34,15 +39,22 @@ class EmpathyConfig(AlgorithmConfig):
     ... )
 
     `training` sets defaults for all agents that have the option; the population's entries override them per seat.
+
+    An option of agents is the same setting however it is written: `config.lr = 0.01`, `config["lr"] = 0.01`,
+    `update_from_dict({"lr": 0.01})` and Tune's configs do what `training(lr=0.01)` does. `config.lr` is what all agents that
+    have it use; where they differ, what was set for all, or None. Settings of RLlib's that nothing would read are refused by
+    `validate`: `rllib_empathy.learning.settings`.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
         from rllib_empathy.learning.algorithm import Empathy
 
-        super().__init__(algo_class=algo_class or Empathy)
-        self.population_spec: PopulationSpec = "ppo"
-        self.shuffle_seats = False
         self.agent_defaults: dict[str, Any] = {}
+        super().__init__(algo_class=algo_class or Empathy)
+        self.agent_defaults = {}  # without RLlib's own, which nobody set: each kind of agent has its own defaults
+        self.population_spec: PopulationSpec = "ppo"
+        self.population_policies: tuple[str, ...] = ()  # module ids that `validate` has put into `policies`
+        self.shuffle_seats = False
         self.registered_worlds: dict[str, Any] = {}
         self.sample_ahead = False
         self.max_episode_steps = 10_000
@@ -51,6 +63,8 @@ class EmpathyConfig(AlgorithmConfig):
         self.rollout_fragment_length = 100
         self.env_runner_cls = JointEnvRunner
         self.stats_cls_lookup = STATS
+        self.train_batch_size = None
+        self.shuffle_batch_per_epoch = True
         # A runner that is silent but not known to be dead is waited for this long; the others' samples are then learned from.
         # Ray declares the processes of a silent machine dead after some 20 s, of a killed one at once.
         self.sample_timeout_s = 60.0
@@ -78,6 +92,47 @@ class EmpathyConfig(AlgorithmConfig):
             self.shuffle_seats = shuffle_seats
         return self
 
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Sets a setting; options of agents become defaults of all agents that have them."""
+        if key == "population":  # a method's name, which RLlib's `update_from_dict` would overwrite
+            key = "population_spec"
+        if not hasattr(type(self), key):
+            key = settings.attribute_of(key)
+        if not is_agent_option(key) or self.__dict__.get("_is_frozen"):
+            super().__setattr__(key, value)
+        else:
+            self.__dict__["agent_defaults"] = {**self.agent_defaults, key: value}
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """The same for those who take the configuration for a dict."""
+        if key == "multiagent":
+            super().__setitem__(key, value)
+        setattr(self, self._translate_special_keys(key), value)
+
+    def __getattr__(self, name: str) -> Any:
+        """An option of agents: what all that have it use; where they differ, what was set for all, or None."""
+        if name.startswith("__") or not is_agent_option(name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self._agent_option(name)
+
+    @property
+    def exploration(self) -> Any:  # type: ignore[override]
+        """See `__getattr__`. RLlib keeps this name for a method that only says that it is no more."""
+        return self._agent_option("exploration")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, with options of agents beside RLlib's own, as Tune's schedulers and samplers want them."""
+        of_rllib: dict[str, Any] = super().to_dict()
+        options = of_rllib.pop("agent_defaults")
+        if "lambda_" in options:  # RLlib's name in dicts
+            options["lambda"] = options.pop("lambda_")
+        return {**of_rllib, **options}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Any:
+        """A configuration from `get_state`'s answer; of older ones, too, in which RLlib's defaults lay beside agents' options."""
+        return super().from_state({key: value for key, value in state.items() if not is_agent_option(key)})
+
     def training(self, **options: Any) -> EmpathyConfig:
         """Sets RLlib's training settings and defaults for the agents.
 
@@ -89,13 +144,15 @@ class EmpathyConfig(AlgorithmConfig):
         Raises:
             SettingError: neither RLlib nor any kind of agent has such an option.
         """
-        known = {key for kind in KINDS.values() for key in kind.Options.model_fields}
-        mine = {key: value for key, value in options.items() if key in known and value is not NotProvided}
-        others = {key: value for key, value in options.items() if key not in known}
+        of_rllib = set(settings.arguments_of("training"))
+        of_agents = agent_options()
+        mine = {key: value for key, value in options.items() if key in of_agents and value is not NotProvided}
+        others = {key: value for key, value in options.items() if key not in of_agents}
         for key in others:
-            if not hasattr(self, key) and key not in _RLLIB_TRAINING_KEYS:
-                raise unknown_name("training option", key, sorted(known | _RLLIB_TRAINING_KEYS))
-        self.agent_defaults = {**self.agent_defaults, **mine}
+            if key not in of_rllib:
+                raise unknown_name("training option", key, sorted(of_agents | of_rllib - settings.FORMER_NAMES.keys()))
+        if mine:
+            self.agent_defaults = {**self.agent_defaults, **mine}
         super().training(**others)
         return self
 
@@ -155,7 +212,32 @@ class EmpathyConfig(AlgorithmConfig):
         Raises:
             SettingError: no world, or a population that does not fit it.
         """
-        return Population.of(self.population_spec, self.world_facts().num_agents, self.agent_defaults)
+        num_agents = self.world_facts().num_agents
+        return Population.of(
+            self.population_spec, num_agents, self.agent_defaults, self.algorithm_config_overrides_per_module
+        )
+
+    def get_config_for_module(self, module_id: str) -> Any:
+        """The configuration with one agent's options in the place of what is set for all."""
+        member = next((m for m in self.resolved_population().members if m.module_id == module_id), None)
+        if member is None:
+            return self
+        own = copy.copy(self)
+        own.__dict__["agent_defaults"] = {**self.agent_defaults, **_options_of(member)}
+        own.__dict__["population_spec"] = [member.kind.name]
+        own.__dict__["algorithm_config_overrides_per_module"] = {}
+        return own
+
+    def _agent_option(self, name: str) -> Any:
+        set_for_all = self.agent_defaults.get(name)
+        try:
+            used = options_of_entries(self.population_spec, self.agent_defaults, name)
+        except (SettingError, TypeError):  # Tune is still to choose something, or `validate` will say what is wrong
+            return set_for_all
+        used += [
+            of_module[name] for of_module in self.algorithm_config_overrides_per_module.values() if name in of_module
+        ]
+        return used[0] if used and all(value == used[0] for value in used) else set_for_all
 
     def module_spaces(self) -> dict[str, tuple[Any, Any]]:
         """Observation and action space of each module id.
@@ -226,6 +308,7 @@ class EmpathyConfig(AlgorithmConfig):
         Raises:
             SettingError: what is wrong, what is allowed and how to mend it.
         """
+        self._check_settings()
         self.check_population()
         learners = max(1, self.num_learners)
         if self.num_envs_per_env_runner % learners:
@@ -237,16 +320,33 @@ class EmpathyConfig(AlgorithmConfig):
         for member in population.members:
             if member.kind.needs_whole_episodes:
                 self._check_whole_episodes(member.kind.name)
-        self.policies = {member.module_id: PolicySpec() for member in population.members}
-        of_agent = population.module_of_agent
-        self.policy_mapping_fn = lambda agent_id, *args, **kwargs: of_agent[_agent_number(agent_id)]
+        for name in self.agent_defaults:
+            if all(name not in member.kind.Options.model_fields for member in population.members):
+                logger.warning("The option %s is set, and no agent of this population has it.", name)
+        self.population_policies = tuple(member.module_id for member in population.members)
+        self.policies = {module_id: PolicySpec() for module_id in self.population_policies}
+        self.policy_mapping_fn = settings.SeatOfAgent(population.module_of_agent)
+        self.stats_cls_lookup = {**STATS, **self.stats_cls_lookup}
         super().validate()
+
+    def _check_settings(self) -> None:
+        """Refuses settings of RLlib's that nothing would read, those of evaluation included."""
+        if not self._validate_config:
+            return
+        default = EmpathyConfig()
+        known = (vars(default).keys() | vars(type(self)()).keys()) - settings.rllib_attributes()
+        settings.check_settings(self, default, known, agent_options())
+        if self.evaluation_config and not self.in_evaluation:
+            evaluation = self.get_evaluation_config_object()
+            settings.check_settings(evaluation, default, known, agent_options())
 
     @property
     def train_batch_size_per_learner(self) -> int:
         """Env steps that a Learner gets per iteration; by default what one round of sampling brings."""
         if self._train_batch_size_per_learner is not None:
             return int(self._train_batch_size_per_learner)
+        if self.train_batch_size is not None:
+            return int(self.train_batch_size) // max(1, self.num_learners)
         length: int | str = self.rollout_fragment_length
         fragment = 100 if length == "auto" else int(length)
         return fragment * self.num_envs_per_env_runner * max(1, self.num_env_runners) // max(1, self.num_learners)
@@ -258,8 +358,9 @@ class EmpathyConfig(AlgorithmConfig):
     @property
     def env_steps_wanted(self) -> int:
         """Env steps until which sampling goes on in an iteration; 0: one round, however many it brings."""
-        wanted = self._train_batch_size_per_learner
-        return 0 if wanted is None else int(wanted) * max(1, self.num_learners)
+        if self._train_batch_size_per_learner is not None:
+            return int(self._train_batch_size_per_learner) * max(1, self.num_learners)
+        return int(self.train_batch_size or 0)
 
     def _check_whole_episodes(self, kind: str) -> None:
         length = self.world_facts().episode_length
@@ -314,15 +415,21 @@ class EmpathyConfig(AlgorithmConfig):
 _FACTS: dict[tuple[Any, str], WorldFacts] = {}
 
 
-def _agent_number(agent_id: Any) -> int:
-    return agent_id if isinstance(agent_id, int) else int(str(agent_id).rsplit("_", 1)[-1])
+_SHARED = {"lr", "gamma", "grad_clip", "num_epochs", "minibatch_size", "exploration", "buffer_size"}
+"""Options of agents whose names RLlib's configuration has, too."""
 
 
-_RLLIB_TRAINING_KEYS = {
-    "train_batch_size",
-    "train_batch_size_per_learner",
-    "learner_class",
-    "learner_connector",
-    "learner_config_dict",
-    "add_default_connectors_to_learner_pipeline",
-}
+def agent_options() -> set[str]:
+    """The names of all options of all kinds of agents."""
+    return {name for kind in KINDS.values() for name in kind.Options.model_fields}
+
+
+def is_agent_option(name: str) -> bool:
+    """Whether a setting of this name is an option of agents; a kind of a user's takes none of RLlib's names away."""
+    if not any(name in kind.Options.model_fields for kind in KINDS.values()):
+        return False
+    return name in _SHARED or not (hasattr(EmpathyConfig, name) or name in settings.rllib_attributes())
+
+
+def _options_of(member: Member) -> dict[str, Any]:
+    return {name: getattr(member.options, name) for name in type(member.options).model_fields}

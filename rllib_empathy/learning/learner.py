@@ -63,6 +63,7 @@ class EmpathyLearner(TorchLearner):
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._generator = torch.Generator().manual_seed(self.config.seed or 0)
         self._episode_sums = EpisodeSums()
+        self._env_steps: int | None = 0  # sampled before the last update
         broadcast_parameters(all_parameters(list(self._modules().values())))
 
     def change_population(self, population: PopulationSpec) -> None:
@@ -100,7 +101,7 @@ class EmpathyLearner(TorchLearner):
         self._weights_seq_no += 1
         joint = training_data.joint().to_tensors(self._device)
         check_rewards(joint)
-        env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        env_steps = self._env_steps = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
 
         modules = dict(self.module.items())
         self._learn_before_rewards(joint, env_steps)
@@ -150,16 +151,46 @@ class EmpathyLearner(TorchLearner):
             state["generator"] = self._generator.get_state().numpy()
             state["episode_sums"] = self._episode_sums.get_state()
             state["kinds"] = {mid: kind.get_state() for mid, kind in self._kinds.items()}
+            state["env_steps"] = self._env_steps
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from `get_state`'s answer."""
+        """Continues from `get_state`'s answer, with the options of this configuration.
+
+        They may be others than those that the state was made with: Tune's population based training, for instance, gives a
+        trial the state of another one and new options. Learning rates, what else optimisers keep of the options, and the share
+        of even actions are in the state as well.
+        """
+        trained = self.config.policies_to_train
+        of_optimizers = {optimizer: _without_rate(optimizer) for optimizer in self._named_optimizers.values()}
         super().set_state(state)
+        self.config.multi_agent(policies_to_train=trained)
+        for optimizer, of_groups in of_optimizers.items():
+            for group, own in zip(optimizer.param_groups, of_groups, strict=True):
+                group.update(own)
+        self._env_steps = state.get("env_steps")  # of older runs nobody knows it
+        self._take_scheduled_options()
         if "generator" in state:
             self._generator.set_state(torch.from_numpy(state["generator"].copy()))
             self._episode_sums.set_state(state["episode_sums"])
             for mid, of_kind in state["kinds"].items():
                 self._kinds[mid].set_state(of_kind)
+
+    def restore_from_path(self, *args: Any, **kwargs: Any) -> None:
+        """The same from a folder, where RLlib reads the modules last, shares of even actions with them."""
+        super().restore_from_path(*args, **kwargs)
+        self._take_scheduled_options()
+
+    def _take_scheduled_options(self) -> None:
+        """Sets what follows a schedule to its value after the last update, as that update did."""
+        for optimizer, schedule in self._optimizer_lr_schedules.items():
+            if self._env_steps:
+                self._set_optimizer_lr(optimizer, schedule.update(timestep=self._env_steps))
+            elif self._env_steps == 0 or not schedule.use_schedule:
+                self._set_optimizer_lr(optimizer, schedule.get_current_value())
+        if self._env_steps is not None:
+            for mid, kind in self._trained().items():
+                self.module[mid].exploration.fill_(scheduled(kind.options.exploration, self._env_steps))
 
     def _make_modules_ddp_if_necessary(self) -> None:
         """No wrapping: gradients are averaged in one flat all-reduce."""
@@ -250,6 +281,8 @@ class EmpathyLearner(TorchLearner):
         for mid in ids:
             gradients = [parameter.grad for parameter in parameters[mid] if parameter.grad is not None]
             norms[mid] = torch.nn.utils.get_total_norm(gradients)
+            if self.config.log_gradients:
+                self._log_gradients(mid, chosen[mid])
             limit = limits[mid]
             if limit is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters[mid], limit, norms[mid])
@@ -259,6 +292,13 @@ class EmpathyLearner(TorchLearner):
                 # Networks that several agents share are fitted as the first one's.
                 if any(parameter.grad is not None for parameter in self._stepped[mid][name]):
                     self.get_optimizer(mid, name).step()
+
+    def _log_gradients(self, module_id: str, optimizers: list[str]) -> None:
+        """The norm of each optimiser's gradient before it is limited, under RLlib's name for it."""
+        for name in optimizers:
+            gradients = [p.grad for p in self._stepped[module_id][name] if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients).item()
+            self._log_mean((module_id, f"gradients_{name}_global_norm"), norm)
 
     def _log(self, group: LearningGroup, statistics: dict[str, Tensor]) -> None:
         for name, per_agent in statistics.items():
@@ -292,3 +332,10 @@ class EmpathyLearner(TorchLearner):
             (NUM_ENV_STEPS_TRAINED_LIFETIME, "lifetime_sum"),
         ):
             self.metrics.log_value((ALL_MODULES, name), joint.env_steps(), reduce=reduce)
+
+
+def _without_rate(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What an optimiser does to each group of parameters, its learning rate apart."""
+    return [
+        {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups
+    ]

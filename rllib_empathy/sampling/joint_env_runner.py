@@ -14,8 +14,11 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils import force_list
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
     EPISODE_LEN_MEAN,
@@ -60,6 +63,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.num_games = self.config.num_envs_per_env_runner
+        self._callbacks = [made() for made in force_list(self.config.callbacks_class)]
         self.population = self.config.resolved_population()
         self.world: World = None  # type: ignore[assignment]  # made when first needed
         self._weights_seq_no = 0
@@ -90,6 +94,9 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         self._game_numbers, self._steps_played = first_game + np.arange(self.num_games), 0
         self._begun = np.ones(self.num_games, np.bool_)
         self._totals = EpisodeTotals(self.num_games, self.world.num_agents, self.world.event_names)
+        number, runners = self.worker_index or 0, self.config.num_env_runners
+        context = EnvContext(self.config.env_config, number, num_workers=runners, remote=False)
+        self._call_back("on_environment_created", env=self.world, env_context=context)
 
     def change_population(self, population: PopulationSpec) -> None:
         """Plays on with other agents, whose weights are still to come; all games begin anew."""
@@ -138,30 +145,12 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             sys.exit(1)
         explore = self.config.explore if explore is None else explore
         try:
-            return self._sample(num_timesteps, num_episodes, explore, force_reset)
+            samples = self._sample(num_timesteps, num_episodes, explore, force_reset)
         except Exception as error:
             self.world = None  # type: ignore[assignment]  # half a step has been played: a checkpoint holds no such games
             raise_told(error, f"Sampling in {self.config.world_facts().title} failed")
-
-    def _sample(
-        self, num_timesteps: int | None, num_episodes: int | None, explore: bool, force_reset: bool
-    ) -> list[JointTrajectory]:
-        if self.world is None:
-            self.make_env()
-        elif force_reset:
-            self._begin_anew()
-        steps, rounds = self._wanted(num_timesteps, num_episodes)
-        return [self._play(steps, explore) for _ in range(rounds)]
-
-    def _wanted(self, num_timesteps: int | None, num_episodes: int | None) -> tuple[int | None, int]:
-        """Steps of each game in a round of playing (None: one whole episode), and how many rounds."""
-        if num_timesteps is None and num_episodes is None and self.config.batch_mode == "complete_episodes":
-            num_episodes = self.num_games
-        if num_episodes is not None:
-            return None, ceil(num_episodes / self.num_games)
-        if num_timesteps is None:
-            return self.config.get_rollout_fragment_length(self.worker_index or 0), 1
-        return ceil(num_timesteps / self.num_games), 1
+        self._call_back("on_sample_end", samples=samples)
+        return samples
 
     def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls a function with this runner, for the algorithm's process.
@@ -266,6 +255,29 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         return [(COMPONENT_RL_MODULE, self.module)]
 
     # -- playing
+
+    def _sample(
+        self, num_timesteps: int | None, num_episodes: int | None, explore: bool, force_reset: bool
+    ) -> list[JointTrajectory]:
+        if self.world is None:
+            self.make_env()
+        elif force_reset:
+            self._begin_anew()
+        if num_timesteps is None and num_episodes is None and self.config.batch_mode == "complete_episodes":
+            num_episodes = self.num_games
+        if num_episodes is not None:
+            return [self._play(None, explore) for _ in range(ceil(num_episodes / self.num_games))]
+        if num_timesteps is None:
+            steps = self.config.get_rollout_fragment_length(self.worker_index or 0)
+        else:
+            steps = ceil(num_timesteps / self.num_games)
+        return [self._play(steps, explore)]
+
+    def _call_back(self, name: str, **arguments: Any) -> None:
+        """Calls the user's callbacks of this name (see `rllib_empathy.learning.settings.CALLBACKS`)."""
+        functions = getattr(self.config, f"callbacks_{name}")
+        arguments = {"env_runner": self, "metrics_logger": self.metrics, **arguments}
+        make_callback(name, callbacks_objects=self._callbacks, callbacks_functions=functions, kwargs=arguments)
 
     def _play(self, steps: int | None, explore: bool) -> JointTrajectory:
         """A fragment of this many steps, or one whole episode of every game."""
