@@ -69,6 +69,19 @@ def options_of_entries(spec: PopulationSpec, defaults: Mapping[str, Any], name: 
     return [getattr(one, name) for one in options if name in type(one).model_fields]
 
 
+def who_takes(spec: PopulationSpec, name: str) -> tuple[int, int]:
+    """How many entries of a population have an option, and how many of them leave it to the default for all.
+
+    Raises:
+        SettingError: an unknown kind.
+    """
+    entries = [
+        checked(Entry, as_mapping(raw), "population entry") for raw in ([spec] if isinstance(spec, str) else spec)
+    ]
+    have = [entry for entry in entries if name in kind_named(entry.kind).Options.model_fields]
+    return len(have), sum(name not in (entry.model_extra or {}) for entry in have)
+
+
 @dataclass(frozen=True)
 class Member:
     """One RLModule of a population and the agents that it plays."""
@@ -138,6 +151,12 @@ class Population:
         for module_id in overrides:
             if module_id not in ids:
                 raise unknown_name("module id in algorithm_config_overrides_per_module", module_id, ids)
+        for member in members:
+            if overrides.get(member.module_id) and member.kind.carried(member.options):
+                raise SettingError(
+                    f"algorithm_config_overrides_per_module names {member.module_id!r}, a {member.kind.name} agent, which is "
+                    "read from a file as it is. Write its options into its entry in the population."
+                )
         return cls(tuple(members))
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -12,6 +13,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.policy.policy import PolicySpec
+from ray.tune.result import TRIAL_INFO
 
 import env_registry
 from env_registry.game import World
@@ -21,7 +23,7 @@ from rllib_empathy.episode_means import STATS
 from rllib_empathy.learning import settings
 from rllib_empathy.policies import KINDS
 from rllib_empathy.policies.kind import WorldFacts
-from rllib_empathy.population import Member, Population, PopulationSpec, options_of_entries, self_contained
+from rllib_empathy.population import Member, Population, PopulationSpec, options_of_entries, self_contained, who_takes
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class EmpathyConfig(AlgorithmConfig):
         self.registered_worlds: dict[str, Any] = {}
         self.sample_ahead = False
         self.max_episode_steps = 10_000
+        self.of_a_trial = False  # of Ray Tune
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 64
         self.rollout_fragment_length = 100
@@ -96,7 +99,7 @@ class EmpathyConfig(AlgorithmConfig):
         """Sets a setting; options of agents become defaults of all agents that have them."""
         if key == "population":  # a method's name, which RLlib's `update_from_dict` would overwrite
             key = "population_spec"
-        if not hasattr(type(self), key):
+        if getattr(getattr(type(self), key, None), "fset", None) is None:
             key = settings.attribute_of(key)
         if not is_agent_option(key) or self.__dict__.get("_is_frozen"):
             super().__setattr__(key, value)
@@ -127,6 +130,12 @@ class EmpathyConfig(AlgorithmConfig):
         if "lambda_" in options:  # RLlib's name in dicts
             options["lambda"] = options.pop("lambda_")
         return {**of_rllib, **options}
+
+    def update_from_dict(self, config_dict: dict[str, Any]) -> EmpathyConfig:
+        """Sets whatever a dict says; see the class."""
+        super().update_from_dict(config_dict)
+        self.of_a_trial = self.of_a_trial or TRIAL_INFO in config_dict
+        return self
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Any:
@@ -320,21 +329,35 @@ class EmpathyConfig(AlgorithmConfig):
         for member in population.members:
             if member.kind.needs_whole_episodes:
                 self._check_whole_episodes(member.kind.name)
-        for name in self.agent_defaults:
-            if all(name not in member.kind.Options.model_fields for member in population.members):
-                logger.warning("The option %s is set, and no agent of this population has it.", name)
+        self._check_defaults()
         self.population_policies = tuple(member.module_id for member in population.members)
         self.policies = {module_id: PolicySpec() for module_id in self.population_policies}
         self.policy_mapping_fn = settings.SeatOfAgent(population.module_of_agent)
         self.stats_cls_lookup = {**STATS, **self.stats_cls_lookup}
         super().validate()
 
+    def _check_defaults(self) -> None:
+        """Tells of options that are set for all agents and taken by none.
+
+        A study's variants may do without what is set for all of them. A trial of Tune's may not: its loggers would report, and
+        its schedulers change, a value that nobody learns with.
+        """
+        for name, value in self.agent_defaults.items():
+            have, take = who_takes(self.population_spec, name)
+            if take:
+                continue
+            why = "each entry of the population has its own" if have else "no agent of this population has it"
+            said = f"{name} = {value!r} is set for all agents and taken by none: {why}."
+            if have and self.of_a_trial:
+                raise SettingError(f"{said} Leave it out here, or leave {name} out of the entries that should take it.")
+            logger.warning(said)
+
     def _check_settings(self) -> None:
         """Refuses settings of RLlib's that nothing would read, those of evaluation included."""
         if not self._validate_config:
             return
-        default = EmpathyConfig()
-        known = (vars(default).keys() | vars(type(self)()).keys()) - settings.rllib_attributes()
+        default = _default(EmpathyConfig)
+        known = (vars(default).keys() | vars(_default(type(self))).keys()) - settings.rllib_attributes()
         settings.check_settings(self, default, known, agent_options())
         if self.evaluation_config and not self.in_evaluation:
             evaluation = self.get_evaluation_config_object()
@@ -410,6 +433,11 @@ class EmpathyConfig(AlgorithmConfig):
         title = getattr(world, "name", f"{type(world).__module__}:{type(world).__qualname__}")
         wrappers = ", ".join(map(str, self.env_config.get("wrappers") or ()))
         return f"{title} in {wrappers}" if wrappers else title
+
+
+@cache
+def _default(of: type[EmpathyConfig]) -> EmpathyConfig:
+    return of()
 
 
 _FACTS: dict[tuple[Any, str], WorldFacts] = {}

@@ -151,7 +151,8 @@ class Gifting:
             for name, optimizer in self.optimizers[module_id].items():
                 saved = state["optimizers"][module_id][name]
                 moments = convert_to_torch_tensor(saved["state"], self.device)
-                optimizer.load_state_dict({**saved, "state": moments})  # settings stay plain numbers
+                # What optimisers are set to is what the options of now say.
+                optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
         for module_id, kind in self.kinds.items():
             kind.set_state(state["kinds"][module_id])
         self._generator.set_state(torch.from_numpy(state["generator"].copy()))
