@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.policy.policy import PolicySpec
-from ray.tune.result import TRIAL_INFO
 
 import env_registry
 from env_registry.game import World
-from env_registry.parameters import SettingError, unknown_name
+from env_registry.parameters import SettingError
 from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import STATS
 from rllib_empathy.learning import settings
+from rllib_empathy.learning.agent_options import AgentOptionsConfig, agent_options
 from rllib_empathy.policies import KINDS
 from rllib_empathy.policies.kind import WorldFacts
-from rllib_empathy.population import Member, Population, PopulationSpec, options_of_entries, self_contained, who_takes
+from rllib_empathy.population import Population, PopulationSpec, self_contained
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
-logger = logging.getLogger(__name__)
 
-
-class EmpathyConfig(AlgorithmConfig):
+class EmpathyConfig(AgentOptionsConfig):
     """Configures `Empathy`, step by step as every RLlib algorithm.
 
     >>> config = (
@@ -42,25 +38,18 @@ class EmpathyConfig(AlgorithmConfig):
 
     `training` sets defaults for all agents that have the option; the population's entries override them per seat.
 
-    An option of agents is the same setting however it is written: `config.lr = 0.01`, `config["lr"] = 0.01`,
-    `update_from_dict({"lr": 0.01})` and Tune's configs do what `training(lr=0.01)` does. `config.lr` is what all agents that
-    have it use; where they differ, what was set for all, or None. Settings of RLlib's that nothing would read are refused by
-    `validate`: `rllib_empathy.learning.settings`.
+    Settings of RLlib's that nothing would read are refused by `validate`, see `rllib_empathy.learning.settings_table`.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
         from rllib_empathy.learning.algorithm import Empathy
 
-        self.agent_defaults: dict[str, Any] = {}
         super().__init__(algo_class=algo_class or Empathy)
-        self.agent_defaults = {}  # without RLlib's own, which nobody set: each kind of agent has its own defaults
-        self.population_spec: PopulationSpec = "ppo"
         self.population_policies: tuple[str, ...] = ()  # module ids that `validate` has put into `policies`
         self.shuffle_seats = False
         self.registered_worlds: dict[str, Any] = {}
         self.sample_ahead = False
         self.max_episode_steps = 10_000
-        self.of_a_trial = False  # of Ray Tune
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 64
         self.rollout_fragment_length = 100
@@ -93,76 +82,6 @@ class EmpathyConfig(AlgorithmConfig):
             self.population_spec = population
         if shuffle_seats is not NotProvided:
             self.shuffle_seats = shuffle_seats
-        return self
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        """Sets a setting; options of agents become defaults of all agents that have them."""
-        if key == "population":  # a method's name, which RLlib's `update_from_dict` would overwrite
-            key = "population_spec"
-        if getattr(getattr(type(self), key, None), "fset", None) is None:
-            key = settings.attribute_of(key)
-        if not is_agent_option(key) or self.__dict__.get("_is_frozen"):
-            super().__setattr__(key, value)
-        else:
-            self.__dict__["agent_defaults"] = {**self.agent_defaults, key: value}
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        """The same for those who take the configuration for a dict."""
-        if key == "multiagent":
-            super().__setitem__(key, value)
-        setattr(self, self._translate_special_keys(key), value)
-
-    def __getattr__(self, name: str) -> Any:
-        """An option of agents: what all that have it use; where they differ, what was set for all, or None."""
-        if name.startswith("__") or not is_agent_option(name):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self._agent_option(name)
-
-    @property
-    def exploration(self) -> Any:  # type: ignore[override]
-        """See `__getattr__`. RLlib keeps this name for a method that only says that it is no more."""
-        return self._agent_option("exploration")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings, with options of agents beside RLlib's own, as Tune's schedulers and samplers want them."""
-        of_rllib: dict[str, Any] = super().to_dict()
-        options = of_rllib.pop("agent_defaults")
-        if "lambda_" in options:  # RLlib's name in dicts
-            options["lambda"] = options.pop("lambda_")
-        return {**of_rllib, **options}
-
-    def update_from_dict(self, config_dict: dict[str, Any]) -> EmpathyConfig:
-        """Sets whatever a dict says; see the class."""
-        super().update_from_dict(config_dict)
-        self.of_a_trial = self.of_a_trial or TRIAL_INFO in config_dict
-        return self
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Any:
-        """A configuration from `get_state`'s answer; of older ones, too, in which RLlib's defaults lay beside agents' options."""
-        return super().from_state({key: value for key, value in state.items() if not is_agent_option(key)})
-
-    def training(self, **options: Any) -> EmpathyConfig:
-        """Sets RLlib's training settings and defaults for the agents.
-
-        Args:
-            **options: any option of a kind of agent (`lr`, `gamma`, `lambda_`, `entropy_coeff`, `num_epochs`,
-                `minibatch_size`, `network` ...) becomes the default of all agents that have it; all others are settings of
-                RLlib's `AlgorithmConfig.training`, such as `train_batch_size_per_learner`.
-
-        Raises:
-            SettingError: neither RLlib nor any kind of agent has such an option.
-        """
-        of_rllib = set(settings.arguments_of("training"))
-        of_agents = agent_options()
-        mine = {key: value for key, value in options.items() if key in of_agents and value is not NotProvided}
-        others = {key: value for key, value in options.items() if key not in of_agents}
-        for key in others:
-            if key not in of_rllib:
-                raise unknown_name("training option", key, sorted(of_agents | of_rllib - settings.FORMER_NAMES.keys()))
-        if mine:
-            self.agent_defaults = {**self.agent_defaults, **mine}
-        super().training(**others)
         return self
 
     def env_runners(
@@ -225,28 +144,6 @@ class EmpathyConfig(AlgorithmConfig):
         return Population.of(
             self.population_spec, num_agents, self.agent_defaults, self.algorithm_config_overrides_per_module
         )
-
-    def get_config_for_module(self, module_id: str) -> Any:
-        """The configuration with one agent's options in the place of what is set for all."""
-        member = next((m for m in self.resolved_population().members if m.module_id == module_id), None)
-        if member is None:
-            return self
-        own = copy.copy(self)
-        own.__dict__["agent_defaults"] = {**self.agent_defaults, **_options_of(member)}
-        own.__dict__["population_spec"] = [member.kind.name]
-        own.__dict__["algorithm_config_overrides_per_module"] = {}
-        return own
-
-    def _agent_option(self, name: str) -> Any:
-        set_for_all = self.agent_defaults.get(name)
-        try:
-            used = options_of_entries(self.population_spec, self.agent_defaults, name)
-        except (SettingError, TypeError):  # Tune is still to choose something, or `validate` will say what is wrong
-            return set_for_all
-        used += [
-            of_module[name] for of_module in self.algorithm_config_overrides_per_module.values() if name in of_module
-        ]
-        return used[0] if used and all(value == used[0] for value in used) else set_for_all
 
     def module_spaces(self) -> dict[str, tuple[Any, Any]]:
         """Observation and action space of each module id.
@@ -329,28 +226,12 @@ class EmpathyConfig(AlgorithmConfig):
         for member in population.members:
             if member.kind.needs_whole_episodes:
                 self._check_whole_episodes(member.kind.name)
-        self._check_defaults()
+        self.check_defaults()
         self.population_policies = tuple(member.module_id for member in population.members)
         self.policies = {module_id: PolicySpec() for module_id in self.population_policies}
         self.policy_mapping_fn = settings.SeatOfAgent(population.module_of_agent)
         self.stats_cls_lookup = {**STATS, **self.stats_cls_lookup}
         super().validate()
-
-    def _check_defaults(self) -> None:
-        """Tells of options that are set for all agents and taken by none.
-
-        A study's variants may do without what is set for all of them. A trial of Tune's may not: its loggers would report, and
-        its schedulers change, a value that nobody learns with.
-        """
-        for name, value in self.agent_defaults.items():
-            have, take = who_takes(self.population_spec, name)
-            if take:
-                continue
-            why = "each entry of the population has its own" if have else "no agent of this population has it"
-            said = f"{name} = {value!r} is set for all agents and taken by none: {why}."
-            if have and self.of_a_trial:
-                raise SettingError(f"{said} Leave it out here, or leave {name} out of the entries that should take it.")
-            logger.warning(said)
 
     def _check_settings(self) -> None:
         """Refuses settings of RLlib's that nothing would read, those of evaluation included."""
@@ -436,28 +317,9 @@ class EmpathyConfig(AlgorithmConfig):
 
 
 @cache
-def _default(of: type[EmpathyConfig]) -> EmpathyConfig:
+def _default(of: Any) -> EmpathyConfig:
+    """A new configuration of a class."""
     return of()
 
 
 _FACTS: dict[tuple[Any, str], WorldFacts] = {}
-
-
-_SHARED = {"lr", "gamma", "grad_clip", "num_epochs", "minibatch_size", "exploration", "buffer_size"}
-"""Options of agents whose names RLlib's configuration has, too."""
-
-
-def agent_options() -> set[str]:
-    """The names of all options of all kinds of agents."""
-    return {name for kind in KINDS.values() for name in kind.Options.model_fields}
-
-
-def is_agent_option(name: str) -> bool:
-    """Whether a setting of this name is an option of agents; a kind of a user's takes none of RLlib's names away."""
-    if not any(name in kind.Options.model_fields for kind in KINDS.values()):
-        return False
-    return name in _SHARED or not (hasattr(EmpathyConfig, name) or name in settings.rllib_attributes())
-
-
-def _options_of(member: Member) -> dict[str, Any]:
-    return {name: getattr(member.options, name) for name in type(member.options).model_fields}

@@ -11,8 +11,9 @@ from ray.rllib.algorithms.algorithm_config import DEPRECATED_VALUE, AlgorithmCon
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from env_registry import SettingError
+from rllib_empathy.learning.agent_options import agent_options, is_agent_option
 from rllib_empathy.learning.algorithm import Empathy
-from rllib_empathy.learning.config import EmpathyConfig, agent_options, is_agent_option
+from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.learning.learner import EmpathyLearner
 from rllib_empathy.learning.settings import arguments_of, attribute_of, rllib_attributes, setting, shown
 from rllib_empathy.learning.settings_page import page
