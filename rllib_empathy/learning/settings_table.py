@@ -181,7 +181,9 @@ SETTINGS: Mapping[str, Setting] = {
         "evaluation_error_after_n_consecutive_skips",
         "evaluation_force_reset_envs_before_iteration",
         "evaluation_num_env_runners",
-        "custom_evaluation_function",
+    ),
+    **_honoured(
+        "as in RLlib, which reports what the function logs with `algorithm.metrics`", "custom_evaluation_function"
     ),
     **_honoured("as in RLlib; what is refused here is refused there", "evaluation_config"),
     **_refused(
@@ -332,7 +334,7 @@ SETTINGS: Mapping[str, Setting] = {
     **_refused("gradients that are not finite end the run", LEAVE_OUT, "torch_skip_nan_gradients"),
     # -- experimental
     **_honoured("False: settings are not held against this table, at your own risk", "_validate_config"),
-    **_honoured("as in RLlib", "_use_msgpack_checkpoints"),
+    **_refused("games and sources of chance are saved as pickles", LEAVE_OUT, "_use_msgpack_checkpoints"),
     **_refused("losses are not scaled", LEAVE_OUT, "_torch_grad_scaler_class"),
     **_refused(
         "the Learner's loop is not RLlib's",
