@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -316,10 +315,14 @@ class EmpathyConfig(AgentOptionsConfig):
         return f"{title} in {wrappers}" if wrappers else title
 
 
-@cache
+_DEFAULTS: dict[Any, EmpathyConfig] = {}
+
+
 def _default(of: Any) -> EmpathyConfig:
-    """A new configuration of a class."""
-    return of()
+    """A new configuration of a class, made once."""
+    if of not in _DEFAULTS:
+        _DEFAULTS[of] = of()
+    return _DEFAULTS[of]
 
 
 _FACTS: dict[tuple[Any, str], WorldFacts] = {}
