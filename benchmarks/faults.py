@@ -256,7 +256,7 @@ def main(
         console.print(trial.said()[-1500:])
         assert code == INTERRUPTED, code
         for name, value in check(trial).items():
-            console.print(f"{name}: {value:g}")
+            console.print(f"{name}: {value:.10g}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -239,6 +240,57 @@ def test_metrics_table_grows_keeps_what_is_there_and_can_be_cut(tmp_path):
     assert table.cut(last_iteration=2) == {"iteration": 2, "loss": 0.125, "later": 7.5}
     table.append({"iteration": 3, "loss": 1.0})
     np.testing.assert_array_equal(read_metrics(path)["loss"], [np.nan, 0.125, 1.0])
+
+
+NUMBERS = st.one_of(
+    st.integers(-(10**18), 10**18),
+    st.floats(width=64),
+    st.floats(width=32).map(np.float32),
+    st.floats(width=64).map(np.float64),
+    st.integers(-(2**31), 2**31 - 1).map(np.int64),
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), NUMBERS), min_size=1, max_size=4))
+def test_what_a_metrics_table_holds_is_read_and_written_again_without_any_change(rows):
+    """Counts of any size and floats of any size, over resumes and new columns: all are just the numbers that were logged."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "metrics.csv"
+        for number, row in enumerate(rows):
+            MetricsTable(path).append({"iteration": number, **row})
+        table = MetricsTable(path)
+        table.append({"iteration": len(rows), "late": 0.1})  # which writes all rows anew
+        text = path.read_text(encoding="utf-8")
+        last = table.cut(len(rows))
+        assert path.read_text(encoding="utf-8") == text
+        assert type(last["iteration"]) is int
+        columns = read_metrics(path)
+        for name in set().union(*rows):
+            np.testing.assert_array_equal(columns[name][:-1], [float(row.get(name, np.nan)) for row in rows])
+        kept = table.cut(0)
+        for name, value in rows[0].items():
+            assert kept[name] == value or (np.isnan(kept[name]) and np.isnan(value)), name
+
+
+def test_counts_above_a_million_are_still_counts_after_a_resume(tmp_path):
+    table = MetricsTable(tmp_path / "metrics.csv")
+    table.append({"iteration": 1_234_567, "env_steps": 1_000_944, "seconds": 1_234_567.125})
+    assert table.path.read_text().splitlines()[1] == "1234567,1000944,1234567.125"
+    assert MetricsTable(table.path).cut(2_000_000) == {
+        "iteration": 1_234_567,
+        "env_steps": 1_000_944,
+        "seconds": 1_234_567.125,
+    }
+    assert table.path.read_text().splitlines()[1] == "1234567,1000944,1234567.125"
+
+
+def test_a_row_that_a_crash_cut_within_its_last_number_is_left_out(tmp_path):
+    path = tmp_path / "metrics.csv"
+    for row in ({"iteration": 1, "env_steps": 40}, {"iteration": 2, "env_steps": 1000944}):
+        MetricsTable(path).append(row)
+    path.write_bytes(path.read_bytes().removesuffix(b"944\r\n"))
+    np.testing.assert_array_equal(read_metrics(path)["env_steps"], [40])
+    assert MetricsTable(path).cut(2) == {"iteration": 1, "env_steps": 40}
 
 
 def test_every_row_is_on_disk_at_once(tmp_path):

@@ -83,8 +83,13 @@ def _allowed(entry: dict[str, Any]) -> str:
         return " or ".join(_value(choice) for choice in entry["enum"])
     if "const" in entry:
         return _value(entry["const"])
-    bounds = [f"{sign} {entry[key]:g}" for key, sign in _BOUNDS if key in entry]
+    bounds = [f"{sign} {_exact(entry[key])}" for key, sign in _BOUNDS if key in entry]
     return f"{entry.get('type', 'anything')} {' and '.join(bounds)}".rstrip()
+
+
+def _exact(bound: float) -> str:
+    """A bound in few characters, but never rounded: 1e+06, 0.5, 4294967295."""
+    return f"{bound:g}" if float(f"{bound:g}") == bound else str(bound)
 
 
 def _value(value: Any) -> str:

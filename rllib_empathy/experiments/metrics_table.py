@@ -21,7 +21,7 @@ Values = NDArray[np.float64]
 _OF_A_PAIR = re.compile(r"learner/[^/]+/(.+)/agent_(\d+)_to_(\d+)")
 
 Row = dict[str, float]
-"""Name of a column -> number; NaN where it is not known (no episode has ended yet)."""
+"""Name of a column -> number, counts as `int`; NaN where it is not known (no episode has ended yet)."""
 
 
 def label(member: Member) -> str:
@@ -142,7 +142,7 @@ def _after_gifts(learned: Mapping[str, Any]) -> Row:
 
 
 class MetricsTable:
-    """A CSV file of rows. Each row is on disk when `append` returns.
+    """A CSV file of rows. Each row is on disk when `append` returns, and is read back as just the numbers that were written.
 
     Args:
         path: the file; it is continued if it exists.
@@ -199,14 +199,23 @@ def _header(path: Path) -> list[str]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """All complete rows; one that a crash cut short is left out."""
+    """All complete rows; one that a crash cut short is left out, also where the cut went through its last number."""
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(line for line in file if line.endswith("\n"))
         columns = next(reader, [])
         for cells in reader:
             if len(cells) == len(columns):
-                yield {name: float(cell) if cell else nan for name, cell in zip(columns, cells, strict=True)}
+                yield {name: _read(cell) for name, cell in zip(columns, cells, strict=True)}
 
 
 def _written(value: float) -> str:
-    return "" if isnan(value) else f"{value:.6g}" if isinstance(value, float) else str(value)
+    """The shortest text from which `_read` makes the same number: a count stays a count, a NaN is an empty cell."""
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    return "" if isnan(value) else repr(float(value))
+
+
+def _read(cell: str) -> float:
+    if not cell:
+        return nan
+    return int(cell) if cell.lstrip("-").isdecimal() else float(cell)

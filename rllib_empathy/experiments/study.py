@@ -33,9 +33,9 @@ class Sampler(Settings):
         if self.kind not in ("choice", "grid"):
             low, high = given[self.kind]
             if low >= high:
-                raise ValueError(f"{self.kind} needs [low, high] with low < high, has [{low:g}, {high:g}]")
+                raise ValueError(f"{self.kind} needs [low, high] with low < high, has [{low}, {high}]")
             if self.kind.startswith("log") and low <= 0:
-                raise ValueError(f"{self.kind} needs low > 0, has {low:g}")
+                raise ValueError(f"{self.kind} needs low > 0, has {low}")
         return self
 
     @model_serializer
