@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -486,6 +487,111 @@ def test_curves_are_those_in_the_run_folder_where_it_has_some(made_up):
         pass
     found = run.found()[run.path.name]
     assert Path(run.store.download_artifacts(found.info.run_id, "curves.png")).read_bytes() == b"as drawn"
+
+
+# -- commands that are repeated, and what a kill or a store that was away left undone
+
+
+def saved(run: MadeUp, iteration: int) -> None:
+    checkpoint = run.path / "checkpoints" / f"iteration_{iteration:06d}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "weights").touch()
+
+
+@pytest.mark.parametrize("before", ["FINISHED", "FAILED", "KILLED", "RUNNING", "away"])
+def test_a_run_that_had_ended_is_finished_in_the_store_however_often_its_command_is_repeated(
+    made_up, monkeypatch, before
+):
+    models = import_module("mlflow.pyfunc")
+    monkeypatch.setattr(models, "save_model", lambda path, **rest: Path(path).mkdir())
+    run = made_up()
+    run.trained()
+    saved(run, 1)
+    run.fails = lambda method, named: before == "away"
+    with run.tracker() as tracker:
+        tracker.finished(best=run.path)
+    run.fails = lambda method, named: False
+    name = run.path.name
+    if before == "FINISHED":
+        ended = run.found()[name].info.end_time
+    elif before != "away":
+        run.store.update_run(run.found()[name].info.run_id, before)
+    for _ in range(2):
+        tracker = run.tracker()
+        tracker.settle(best=run.path)
+        assert tracker.problem is None
+        found = run.found()[name]
+        assert found.info.status == "FINISHED"
+        assert run.steps(name) == [1]
+        assert {"metrics.csv", "checkpoints"} <= artifacts(run.store, found)
+        (version,) = run.store.search_model_versions(f"name = '{name}'")
+        assert version.run_id == found.info.run_id
+    if before == "FINISHED":
+        assert found.info.end_time == ended, "nothing was done"
+    longer = run.tracker()
+    run.trained(iteration=2)
+    saved(run, 2)
+    with longer:
+        longer.finished(best=run.path)
+    assert run.found()[name].info.status == "FINISHED"
+    assert run.steps(name) == [1, 2]
+    assert len(run.store.search_model_versions(f"name = '{name}'")) == 2, "of two checkpoints"
+
+
+def test_a_store_that_is_away_when_the_command_is_repeated_is_told(made_up):
+    run = made_up()
+    run.trained()
+    run.fails = lambda method, named: True
+    tracker = run.tracker()
+    tracker.settle(best=run.path)
+    assert tracker.problem == "RuntimeError: get_experiment_by_name is out of order"
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING"])
+def test_a_run_that_was_cut_off_is_under_way_again_and_ends_as_it_ends(made_up, status):
+    run = made_up()
+    run.trained()
+    with run.tracker():
+        pass
+    name = run.path.name
+    run.store.update_run(run.found()[name].info.run_id, status)
+    with run.tracker() as tracker:
+        wait_until(lambda: run.found()[name].info.status == "RUNNING")
+        run.trained(iteration=2)
+        tracker.finished(best=None)
+    assert run.found()[name].info.status == "FINISHED"
+    assert run.steps(name) == [1, 2]
+
+
+def test_a_run_in_object_storage_is_the_same_mlflow_run_on_another_machine(made_up, tmp_path):
+    run = made_up()
+    run.trained()
+    place = "s3://bucket/it's 1/first"
+    for path in (run.path, tmp_path / "elsewhere"):
+        if path != run.path:
+            shutil.copytree(run.path, path)
+        with Tracker("made up", run.experiment, path, storage=place) as tracker:
+            tracker.finished(best=None)
+        assert tracker.problem is None
+    assert run.found()[run.path.name].info.status == "FINISHED", "of this name there is one"
+    assert len(run.found()) == 1
+
+
+def test_the_command_of_a_finished_run_leaves_it_finished(out, client):
+    """The command itself, twice; the run keeps its name, its end and its one model."""
+    path, uri = out / "small.yaml", f"sqlite:///{out / 'mlflow.db'}"
+    arguments = ["train", path, "--out", out, "--mlflow", uri, "--run", "again", "--set", "stop.iterations=2"]
+    assert call(*arguments).exit_code == 0
+    before = runs(client)["again"]
+    versions = len(client.search_model_versions("name = 'small'"))
+    for _ in range(2):
+        result = call(*arguments)
+        assert result.exit_code == 2
+        assert "has reached its end" in result.stderr
+    after = runs(client)["again"]
+    assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
+    assert len(client.search_model_versions("name = 'small'")) == versions
+    assert client.delete_run(after.info.run_id) is None  # other tests count runs
 
 
 # -- the model

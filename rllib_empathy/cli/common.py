@@ -17,6 +17,7 @@ from rich.console import Console
 
 from env_registry.failures import ProgramError
 from env_registry.parameters import SettingError
+from rllib_empathy.tracking.store import STORE_VARIABLES
 
 if TYPE_CHECKING:
     from rllib_empathy.experiments.experiment import Experiment
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MlflowStore = Annotated[
     str | None,
     typer.Option(
-        envvar=["RLLIB_EMPATHY_MLFLOW", "MLFLOW_TRACKING_URI"],
+        envvar=list(STORE_VARIABLES),
         help="MLflow store: a tracking URI, or 'off'; default: the file mlflow.db in the folder of all runs.",
         show_default=False,
     ),
@@ -120,6 +121,11 @@ def tracked(tracker: Tracker) -> Iterator[Tracker]:
     """Copies a run's folder to MLflow while the run goes on, and says so where that has failed."""
     with tracker:
         yield tracker
+    tell_problem(tracker)
+
+
+def tell_problem(tracker: Tracker) -> None:
+    """Says what MLflow has not got, if anything."""
     if tracker.problem:
         terminal(stderr=True).print(
             f"MLflow at {tracker.uri} has not got all of it ({tracker.problem}). Nothing is lost: the run's folder has it.",

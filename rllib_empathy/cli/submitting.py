@@ -38,6 +38,12 @@ def submit(
     run: Annotated[
         str | None, typer.Option(help="Name of the run; one that exists goes on from its last checkpoint.")
     ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            help="MLflow store as the cluster reaches it, or 'off'; default: the server that the cluster's definition starts."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what it needs, and check it.")] = False,
 ) -> None:
     """Run an experiment on a cluster: send it, follow its log, fetch its results."""
@@ -48,14 +54,21 @@ def submit(
     from rllib_empathy.cluster.needs import needs_of
     from rllib_empathy.experiments.building import build_config
     from rllib_empathy.experiments.experiment import find_experiment, load_experiment
+    from rllib_empathy.experiments.run_folder import check_run_name
+    from rllib_empathy.tracking.store import check_form
 
     with clear_errors():
+        if run is not None:
+            check_run_name(run)
+        if mlflow is not None:
+            check_form(mlflow)
         settings = load_experiment(experiment, overrides or [])
         needs = needs_of(build_config(settings))
         if cluster is not None:
             check_fits(needs.bundles(), capacity_of(cluster), str(cluster), "allow more nodes there")
         run = run or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        command = submission.entrypoint(_inside(find_experiment(experiment), experiment), overrides or [], run, storage)
+        inside = _inside(find_experiment(experiment), experiment)
+        command = submission.entrypoint(inside, overrides or [], run, storage, mlflow)
         console = terminal()
         console.print(plan_table(settings.name, needs))
         console.print(f"command: {command}", soft_wrap=True, highlight=False)

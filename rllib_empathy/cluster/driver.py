@@ -14,10 +14,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from rllib_empathy.tracking.store import STORE_VARIABLES, wait_for_server
+
 logger = logging.getLogger(__name__)
 
 MOST_RESTARTS = 20
 """How often a killed driver is started anew."""
+
+STARTED_ANEW = "RLLIB_EMPATHY_STARTED_ANEW"
+"""Set for a driver that goes on where one was killed: if that was behind the run's end, the job has succeeded all the same."""
+
+SECONDS_FOR_MLFLOW = 120.0
+"""How long the first driver waits for an MLflow server, which a new cluster starts at the same time."""
 
 
 def drive(arguments: Sequence[str]) -> int:
@@ -29,10 +37,15 @@ def drive(arguments: Sequence[str]) -> int:
     Returns:
         Its exit code.
     """
+    uri = _store(arguments)
+    if uri and not wait_for_server(uri, SECONDS_FOR_MLFLOW):
+        logger.warning("MLflow at %s has not answered for %.0f s.", uri, SECONDS_FOR_MLFLOW)
     environment = {"RAY_ADDRESS": "auto", "RAY_AUTH_MODE": "token", **os.environ}
     run = [] if "--run" in arguments else ["--run", datetime.now().strftime("%Y-%m-%d_%H-%M-%S")]
     command = [sys.executable, "-m", "rllib_empathy.cli", "train", *arguments, *run]
-    for _ in range(1 + MOST_RESTARTS):
+    for attempt in range(1 + MOST_RESTARTS):
+        if attempt:
+            environment[STARTED_ANEW] = "1"
         child = subprocess.Popen(command, env=environment)
 
         def pass_on(number: int, frame: Any, child: subprocess.Popen[bytes] = child) -> None:
@@ -45,6 +58,16 @@ def drive(arguments: Sequence[str]) -> int:
             return code
         logger.warning("The driver was killed (%s). It goes on from its last checkpoint.", signal.Signals(-code).name)
     return 1
+
+
+def _store(arguments: Sequence[str]) -> str | None:
+    """The MLflow store that training will use, by the same order: its option, then the environment."""
+    for place, argument in enumerate(arguments):
+        if argument == "--mlflow":
+            return arguments[place + 1] if place + 1 < len(arguments) else None
+        if argument.startswith("--mlflow="):
+            return argument.partition("=")[2]
+    return next(filter(None, map(os.environ.get, STORE_VARIABLES)), None)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_empathy.cluster.errors import ClusterError
+from rllib_empathy.experiments.mirror import Mirror, is_uri
 
 NOT_SENT = ["/.git", "/.venv", "/runs", "/build", "**/__pycache__", "/.mypy_cache", "/.pytest_cache", "/.ruff_cache"]
 """What of the working directory stays here."""
@@ -25,7 +26,9 @@ LONGEST_TUNNEL_S = 60
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def entrypoint(experiment: str, overrides: Sequence[str], run: str, storage: str | None) -> str:
+def entrypoint(
+    experiment: str, overrides: Sequence[str], run: str, storage: str | None, mlflow: str | None = None
+) -> str:
     """The command that the cluster runs.
 
     Args:
@@ -33,9 +36,12 @@ def entrypoint(experiment: str, overrides: Sequence[str], run: str, storage: str
         overrides: "key=value".
         run: name of the run's folder.
         storage: where results go; None: to the head's own folder.
+        mlflow: the store, as the cluster reaches it; None: what the head's environment names (the shipped definitions name the
+            server that they start).
     """
     settings = [part for override in overrides for part in ("--set", override)]
     words = ["python", "-m", "rllib_empathy.cluster.driver", experiment, *settings, "--run", run]
+    words += ["--mlflow", mlflow] if mlflow else []
     where = (
         f"--storage {shlex.quote(storage)}" if storage else f"--out {HEAD_FOLDER}"
     )  # the head's shell knows its home
@@ -145,11 +151,8 @@ def fetch(name: str, run: str, out: Path, definition: Path | None, storage: str 
         ClusterError: it cannot be copied.
     """
     target = out / name / run
-    if storage is not None and "://" in storage:
-        from rllib_empathy.experiments.mirror import Mirror
-
-        Mirror(f"{storage.rstrip('/')}/{name}/{run}").download(target)
-        return target
+    if storage is not None and is_uri(storage):
+        return target if Mirror.of_run(storage, name, run).download(target) else None
     if definition is None:
         return None
     from ray.autoscaler.sdk import rsync

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rllib_empathy.experiments.between_agents import draw_between_agents
 from rllib_empathy.experiments.curves import draw_curves
@@ -30,8 +32,12 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_PASSES = 5.0
 FOLDER = "rllib_empathy.folder"
 """Tag of an MLflow run that names the folder it mirrors, as a URI; so a resumed run goes on in the same MLflow run."""
+STORAGE = "rllib_empathy.storage"
+"""Tag of an MLflow run whose folder is copied to object storage: where; so it is the same run on another machine."""
 ERROR = "rllib_empathy.error"
 """Tag of an MLflow run that says why its trial failed."""
+CHECKPOINT = "rllib_empathy.checkpoint"
+"""Tag of a registered model's version that names the checkpoint it was made of."""
 
 _FILES = (
     "experiment.yaml",
@@ -72,6 +78,7 @@ class Tracker:
         folder: of the run or of the study.
         trials: of a study: name -> run folder.
         outcomes: of a study: gives the trials that have ended, and how.
+        storage: of a run: where its folder is copied to, if it is; a URI without credentials.
     """
 
     def __init__(
@@ -81,12 +88,14 @@ class Tracker:
         folder: Path,
         trials: Mapping[str, RunFolder] | None = None,
         outcomes: Callable[[], Mapping[str, Outcome]] = dict,
+        storage: str | None = None,
     ) -> None:
         self.uri = uri
         self.problem: str | None = None
         """Why the last pass failed, if it did."""
         self._experiment = experiment
         self._top = _Followed(folder.name, folder)
+        self._storage = quote(storage, safe=":/%") if storage else None
         self._trials = [_Followed(name, run.path) for name, run in (trials or {}).items()]
         self._best: Path | None = None if trials else folder
         self._outcomes = outcomes
@@ -118,6 +127,31 @@ class Tracker:
             best: the run folder whose last checkpoint becomes the registered model's next version; None: none.
         """
         self._status, self._best = "FINISHED", best
+
+    def settle(self, best: Path) -> None:
+        """Brings the store up to date with a run that had ended before; leaves alone what is all there.
+
+        Args:
+            best: as for `finished`.
+        """
+        if self.uri:
+            self.finished(best)
+            failure = _failure(self._settle)
+            if failure:
+                self.problem = _in_words(failure)
+
+    def _settle(self) -> None:
+        if not self._is_settled():
+            self._pass(last=True)
+
+    def _is_settled(self) -> bool:
+        """Whether the store has all of the run, as one that is finished."""
+        same = self._found(self._top.folder)
+        metrics = read_metrics(self._top.folder / "metrics.csv")
+        last = int(metrics["iteration"][-1]) if metrics else 0
+        if same is None or same.info.status != "FINISHED":
+            return False
+        return int(same.data.metrics.get("iteration", 0)) >= last
 
     # -- the thread
 
@@ -188,21 +222,33 @@ class Tracker:
 
     def _run_of(self, followed: _Followed) -> str:
         """The MLflow run of a folder, found or made, and under way."""
-        name = self._experiment.name
-        found = self._store.get_experiment_by_name(name)
-        experiment_id = found.experiment_id if found else self._store.create_experiment(name, self._artifacts())
-        folder = _uri(followed.folder)  # in which whatever would end a quoted string is encoded
-        same = self._store.search_runs([experiment_id], f"tags.`{FOLDER}` = '{folder}'", max_results=1)
-        if not same:
+        same = self._found(followed.folder)
+        if same is None:
+            name = self._experiment.name
+            found = self._store.get_experiment_by_name(name)
+            experiment_id = found.experiment_id if found else self._store.create_experiment(name, self._artifacts())
             parent = {} if followed is self._top else {"mlflow.parentRunId": self._top.run_id}
-            run = self._store.create_run(experiment_id, run_name=followed.name, tags={FOLDER: folder, **parent})
-            return str(run.info.run_id)
-        run_id = str(same[0].info.run_id)
+            stored = {STORAGE: self._storage} if self._storage else {}
+            tags = {FOLDER: _uri(followed.folder), **stored, **parent}
+            return str(self._store.create_run(experiment_id, run_name=followed.name, tags=tags).info.run_id)
+        run_id = str(same.info.run_id)
         self._store.update_run(run_id, "RUNNING")
-        if ERROR in same[0].data.tags:
+        if ERROR in same.data.tags:
             self._store.delete_tag(run_id, ERROR)
-        followed.iteration = int(same[0].data.metrics.get("iteration", 0))
+        followed.iteration = int(same.data.metrics.get("iteration", 0))
         return run_id
+
+    def _found(self, folder: Path) -> Any:
+        """The MLflow run that mirrors a folder, or None."""
+        experiment = self._store.get_experiment_by_name(self._experiment.name)
+        if experiment is None:
+            return None
+        for tag, value in ((FOLDER, _uri(folder)), (STORAGE, self._storage)):
+            if value:  # in which whatever would end a quoted string is encoded
+                same = self._store.search_runs([experiment.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
+                if same:
+                    return same[0]
+        return None
 
     def _artifacts(self) -> str | None:
         assert self.uri
@@ -267,7 +313,10 @@ class Tracker:
                 self._store.log_artifact(followed.run_id, str(picture))
 
     def _register(self, best: RunFolder) -> None:
-        """Makes the agents of a run's last checkpoint the next version of the model that has the experiment's name."""
+        """Makes the agents of a run's last checkpoint the next version of the model that has the experiment's name.
+
+        Where they are one already, since the command is repeated, nothing is done.
+        """
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -276,6 +325,11 @@ class Tracker:
         checkpoint = best.last_checkpoint()
         if checkpoint is None:
             return
+        name, tags = self._experiment.name, {FOLDER: _uri(best.path), CHECKPOINT: checkpoint.name}
+        with contextlib.suppress(MlflowException):  # a server without a registry says so below
+            earlier = self._store.search_model_versions(f"name = '{name}' and run_id = '{self._top.run_id}'")
+            if any(tags.items() <= version.tags.items() for version in earlier):
+                return
         with tempfile.TemporaryDirectory() as folder:
             mlflow.pyfunc.save_model(
                 f"{folder}/model",
@@ -284,14 +338,13 @@ class Tracker:
                 pip_requirements=["rllib-empathy"],
             )
             self._store.log_artifacts(self._top.run_id, f"{folder}/model", "model")
-        name = self._experiment.name
         try:
             self._store.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"{self._store.get_run(self._top.run_id).info.artifact_uri}/model"
-        self._store.create_model_version(name, source, self._top.run_id, tags={FOLDER: _uri(best.path)})
+        self._store.create_model_version(name, source, self._top.run_id, tags=tags)
 
 
 def _failure(work: Callable[[], Any]) -> Exception | None:

@@ -21,6 +21,17 @@ RUNNERS, GAMES, STEPS = 4, 8, 20
 SECONDS = 300
 """Of training: long enough to lose a host and to get its runners back."""
 
+RUNS_OF_THE_SERVER = """
+import os
+os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:5000"
+from mlflow import MlflowClient
+client = MlflowClient()
+experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+for run in client.search_runs(experiments):
+    print(run.info.run_name, run.info.status)
+"""
+"""What is asked on the head: all runs that its MLflow server knows, and how they ended."""
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
@@ -124,6 +135,8 @@ def test_training_goes_on_when_a_host_is_cut_off(network, definition):
     assert fragments[-1] == RUNNERS
     assert (fetched / "curves.png").is_file()
     assert list((fetched / "checkpoints").iterdir())
+    seen = network.run("head", "python", "-c", RUNS_OF_THE_SERVER)
+    assert "cut FINISHED" in seen.splitlines(), "what `ray submit` runs reaches the head's MLflow too"
 
 
 @pytest.mark.hosts
@@ -142,5 +155,7 @@ def test_the_short_form_sends_follows_and_fetches(network, definition):
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Run folder" in ran.stdout, "the job's log was followed"
+    seen = network.run("head", "python", "-c", RUNS_OF_THE_SERVER)
+    assert "short FINISHED" in seen.splitlines(), "MLflow on the head, which the definition has started, has the run"
     rows = read_metrics(laptop / "work" / "runs" / "quickstart" / "short" / "metrics.csv")
     np.testing.assert_array_equal(rows["iteration"], [1, 2])
