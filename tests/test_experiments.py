@@ -286,8 +286,8 @@ def test_counts_above_a_million_are_still_counts_after_a_resume(tmp_path):
 
 def test_a_row_that_a_crash_cut_within_its_last_number_is_left_out(tmp_path):
     path = tmp_path / "metrics.csv"
-    for row in ({"iteration": 1, "env_steps": 40}, {"iteration": 2, "env_steps": 1000944}):
-        MetricsTable(path).append(row)
+    for iteration, env_steps in ((1, 40), (2, 1000944)):
+        MetricsTable(path).append({"iteration": iteration, "env_steps": env_steps})
     path.write_bytes(path.read_bytes().removesuffix(b"944\r\n"))
     np.testing.assert_array_equal(read_metrics(path)["env_steps"], [40])
     assert MetricsTable(path).cut(2) == {"iteration": 1, "env_steps": 40}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -24,15 +25,18 @@ from rllib_empathy.cli.common import (
     interruptible,
     prepare,
     ray_running,
+    tell_problem,
     terminal,
     tracked,
 )
+from rllib_empathy.experiments.errors import RunFolderError
 
 if TYPE_CHECKING:
     from rllib_empathy.experiments.experiment import Experiment
     from rllib_empathy.experiments.mirror import Mirror
     from rllib_empathy.experiments.run_folder import RunFolder
     from rllib_empathy.learning.config import EmpathyConfig
+    from rllib_empathy.tracking.tracker import Tracker
 
 
 def train(
@@ -66,11 +70,13 @@ def train(
 ) -> None:
     """Train the population of an experiment; everything goes to a new folder runs/NAME/RUN."""
     prepare()
+    from rllib_empathy.cluster.driver import STARTED_ANEW
     from rllib_empathy.cluster.needs import needs_of
     from rllib_empathy.cluster.preflight import check_nodes, wait_for_places
     from rllib_empathy.experiments.building import build_config, resolved
-    from rllib_empathy.experiments.mirror import Mirror
-    from rllib_empathy.experiments.run_folder import RunFolder
+    from rllib_empathy.experiments.mirror import Mirror, is_uri
+    from rllib_empathy.experiments.run_folder import RunFolder, check_run_name
+    from rllib_empathy.experiments.training import check_goes_on
     from rllib_empathy.tracking.store import store_uri
     from rllib_empathy.tracking.tracker import Tracker
 
@@ -79,20 +85,30 @@ def train(
         config = build_config(settings)
         if resume and (run or storage):
             raise SettingError("--resume names a run folder already; leave --run and --storage out.")
+        if run is not None:
+            check_run_name(run)
         run = run or (datetime.now().strftime("%Y-%m-%d_%H-%M-%S") if storage else None)
-        root = Path(storage) if storage and "://" not in storage else out
+        root = Path(storage) if storage and not is_uri(storage) else out
         uri = store_uri(mlflow, resume.absolute().parents[1] if resume else root)
-        mirror = Mirror(f"{storage.rstrip('/')}/{settings.name}/{run}") if storage and "://" in storage else None
+        mirror = Mirror.of_run(str(storage), settings.name, str(run)) if is_uri(storage) else None
         if mirror:
-            mirror.download(root / settings.name / str(run))
+            mirror.bring(root / settings.name / str(run))
         if resume:
             folder = RunFolder.open(resume)
         else:
             folder = RunFolder.take_up(root, settings, run) if run else RunFolder.create(root, settings.name)
+        tracker = Tracker(uri, settings, folder.path, storage=mirror.place if mirror else None)
+        try:
+            check_goes_on(settings, folder)
+        except SettingError as ended:
+            _complete(settings, config, folder, mirror, tracker)
+            if STARTED_ANEW in os.environ:
+                terminal().print(str(ended), soft_wrap=True, highlight=False, markup=False)
+                return
+            raise
         folder.describe(settings, resolved(settings, config))
         console = terminal()
         console.print(f"Run folder: {folder.path}", soft_wrap=True, highlight=False)
-        tracker = Tracker(uri, settings, folder.path)
         with tracked(tracker), ray_running(address, cpus_of(settings)), interruptible(console) as interrupted:
             wait_for_places(needs_of(config).bundles(), wait if address else 0, console.print)
             if address is not None:
@@ -100,12 +116,45 @@ def train(
             try:
                 _train(console, settings, config, folder, interrupted, mirror)
             finally:
-                if mirror:
-                    mirror.upload(folder.path)
+                uploaded = _uploaded(mirror, folder)
             if not interrupted():
                 tracker.finished(best=folder.path)
+        if not uploaded:
+            fail(f"{storage} has not got all of the run. The same command with --run {run} copies the rest.", FAILED)
         if interrupted():
             fail(f"Stopped before the end, at your request. {_resume_hint(folder)}", INTERRUPTED)
+
+
+def _uploaded(mirror: Mirror | None, folder: RunFolder) -> bool:
+    """Copies a run's folder to its storage, if it has one; says so where that fails, which stops no training."""
+    try:
+        if mirror:
+            mirror.upload(folder.path)
+    except RunFolderError as error:
+        terminal(stderr=True).print(
+            f"{error} Nothing is lost: {folder.path} has all of the run, and the next copy brings what is missing.",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+        return False
+    return True
+
+
+def _complete(
+    settings: Experiment, config: EmpathyConfig, folder: RunFolder, mirror: Mirror | None, tracker: Tracker
+) -> None:
+    """Makes good what a run that has reached its end lacks, where its process was killed or a store was away at that moment."""
+    from rllib_empathy.experiments.curves import draw_curves
+    from rllib_empathy.experiments.metrics_table import read_metrics
+
+    if not folder.curves.exists() and folder.metrics.exists():
+        title = f"{settings.name}: {settings.environment}"
+        draw_curves(read_metrics(folder.metrics), config.resolved_population(), title, folder.curves)
+    _uploaded(mirror, folder)
+    tracker.settle(best=folder.path)
+    tell_problem(tracker)
 
 
 def _experiment(source: str | None, resume: Path | None, overrides: list[str]) -> Experiment:
@@ -149,9 +198,9 @@ def _train(
         with TrainingProgress(console, settings.stop) as progress:
             for row in iterations(settings, config, folder, interrupted):
                 progress.update(row)
-                if mirror and folder.last_checkpoint() != copied:
+                if folder.last_checkpoint() != copied:
                     copied = folder.last_checkpoint()
-                    mirror.upload(folder.path)
+                    _uploaded(mirror, folder)
     except BaseException as error:
         if isinstance(error, SettingError) and folder.last_checkpoint() == before:  # nothing was trained
             raise

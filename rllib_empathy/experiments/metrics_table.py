@@ -166,7 +166,7 @@ class MetricsTable:
 
     def cut(self, last_iteration: int) -> Row:
         """Removes the rows behind this iteration, which a resumed run plays again, and returns the last that stays."""
-        kept = [row for row in (_rows(self.path) if self._columns else ()) if row["iteration"] <= last_iteration]
+        kept = rows_until(self.path, last_iteration) if self._columns else []
         self._rewrite(kept, self._columns)
         return kept[-1] if kept else {}
 
@@ -191,6 +191,15 @@ def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
     """
     rows = list(_rows(path))
     return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def rows_until(path: Path, last_iteration: int) -> list[Row]:
+    """The rows of a metrics.csv up to this iteration.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    return [row for row in _rows(path) if row["iteration"] <= last_iteration]
 
 
 def _header(path: Path) -> list[str]:

@@ -62,11 +62,12 @@ class RunFolder:
         """root/NAME/run, whether it is new, has been begun, or has checkpoints to go on from.
 
         Raises:
-            RunFolderError: it holds a run of another experiment, or it cannot be written.
+            RunFolderError: its name is none, it holds a run of another experiment or something else, or it cannot be written.
         """
+        check_run_name(run)
         folder = cls(Path(root).absolute() / experiment.name / run)
         if not folder.experiment.is_file():
-            return cls.create(root, experiment.name, run)
+            return cls._begin_anew(folder.path) if folder.path.is_dir() else cls.create(root, experiment.name, run)
         if folder.experiment.read_text(encoding="utf-8") != experiment.to_yaml():
             raise RunFolderError(
                 f"The run {folder.path} exists, and {folder.experiment.name} in it is another experiment. Choose another name "
@@ -90,6 +91,25 @@ class RunFolder:
             raise RunFolderError(f"{path} holds no checkpoint to resume from; start the experiment anew.")
         check_writable(folder.path)
         return folder
+
+    @classmethod
+    def _begin_anew(cls, path: Path) -> RunFolder:
+        """A folder in which a run was to be made when its process or its machine failed.
+
+        Raises:
+            RunFolderError: it holds something, or it cannot be written.
+        """
+        checkpoints = path / "checkpoints"
+        found = [entry for entry in path.iterdir() if entry != checkpoints and not entry.name.startswith(".")]
+        found += checkpoints.glob("iteration_*")
+        if found:
+            raise RunFolderError(
+                f"{path} exists and is no run: it holds {found[0].relative_to(path)}, but no experiment.yaml. Choose another "
+                "name with --run, or another place with --out."
+            )
+        check_writable(path)
+        checkpoints.mkdir(exist_ok=True)
+        return cls(path)
 
     def describe(self, experiment: Experiment, resolved: Experiment) -> None:
         """Writes down what is run and with which versions."""
@@ -118,9 +138,7 @@ class RunFolder:
         partial = self.checkpoints / f".{target.name}"
         try:
             algorithm.save_to_path(str(partial))
-            if target.exists():
-                target.rename(self.checkpoints / f".replaced_{target.name}")
-            partial.rename(target)
+            replace_folder(partial, target)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -164,6 +182,33 @@ def new_folder(root: str | Path, name: str, run: str | None = None) -> Path:
         ) from error
     check_writable(path)
     return path
+
+
+def check_run_name(run: str) -> None:
+    """Checks that a run's name is that of a folder among the experiment's others, here and in a storage.
+
+    Raises:
+        RunFolderError: it is not.
+    """
+    if not run or run.startswith(".") or not run.isprintable() or any(letter in run for letter in "/\\:"):
+        raise RunFolderError(
+            f"--run {run!r}: a run's name is the name of its folder: letters, digits and signs, of which the first is no dot and "
+            "none is / \\ or a colon, for instance first or 2026-05-01_lr=0.1."
+        )
+
+
+def replace_folder(partial: Path, target: Path) -> None:
+    """Puts a folder in the place of another one beside it, if there is one; either is there as a whole, or none is.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    replaced = target.with_name(f".replaced_{target.name}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
+    partial.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def try_to_write(folder: Path) -> None:

@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError, RayError
 from env_registry.failures import ProgramError
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.experiment import Checkpoints, Experiment
-from rllib_empathy.experiments.metrics_table import MetricsTable, Row, flat_metrics, read_metrics
+from rllib_empathy.experiments.metrics_table import MetricsTable, Row, flat_metrics, read_metrics, rows_until
 from rllib_empathy.experiments.run_folder import RunFolder, iteration_of
 from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.learning.faults import ClusterFault
@@ -110,6 +110,21 @@ class TrainingRun:
             Path(self._algorithm.logdir).rmdir()  # which RLlib makes in the home folder, and which stays empty
 
 
+def check_goes_on(experiment: Experiment, folder: RunFolder) -> None:
+    """Checks that a run has something left to do. Nothing is changed.
+
+    Raises:
+        SettingError: it has reached its end already.
+    """
+    last = folder.last_checkpoint()
+    rows = rows_until(folder.metrics, iteration_of(last) if last else 0) if folder.metrics.exists() else []
+    if experiment.stop.progress(rows[-1] if rows else {}) >= 1:
+        raise SettingError(
+            f"The run {folder.path} has reached its end ({experiment.stop.model_dump(exclude_defaults=True)}). To train on, "
+            f"raise that: rllib-empathy train --resume {folder.path} --set stop.env_steps=2_000_000."
+        )
+
+
 def train(
     experiment: Experiment, config: EmpathyConfig, folder: RunFolder, interrupted: Callable[[], bool] = lambda: False
 ) -> Iterator[Row]:
@@ -152,12 +167,8 @@ def train(
 def _train(
     experiment: Experiment, config: EmpathyConfig, folder: RunFolder, interrupted: Callable[[], bool]
 ) -> Iterator[Row]:
+    check_goes_on(experiment, folder)
     run = TrainingRun(experiment, config, folder)
-    if run.finished:
-        raise SettingError(
-            f"The run {folder.path} has reached its end ({experiment.stop.model_dump(exclude_defaults=True)}). To train on, "
-            "raise that, for instance with --set stop.env_steps=2_000_000."
-        )
     run.start()
     try:
         while not (run.finished or interrupted()):
