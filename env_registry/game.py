@@ -48,7 +48,11 @@ class Share(NamedTuple):
 
 @runtime_checkable
 class World(Protocol):
-    """A batch of games as the sampling side sees it."""
+    """A batch of games as the sampling side sees it.
+
+    A world in which not every action is open at all times shows, beside `alive`, `action_masks` `[B, N, A]` bool: what each
+    agent may do in what is shown now. It has them from its first `reset` on. Rows of agents that are not alive mean nothing.
+    """
 
     num_games: int
     num_agents: int
@@ -129,7 +133,9 @@ class Game(ABC):
 
     A subclass names its `Parameters`, `action_names`, `event_names`, `observation_space`, allocates its state with `array`,
     and implements `start`, `advance`, `observe` and `render`. Compiled code is called through `run`, which shares the games among
-    threads. Runs log what `cooperation` names; an event "timed_out" (in each step that an agent is) makes them log peace.
+    threads. Runs log what `cooperation` names; an event "timed_out" (in each step that an agent is) makes them log peace. Where
+    actions are forbidden at times, `setup` sets `action_masks = self.array("action_masks", (N, A), np.bool_)`, and `start` and
+    `advance` fill it.
 
     Args:
         num_games: B >= 1.
@@ -144,6 +150,9 @@ class Game(ABC):
     cooperation: ClassVar[Mapping[str, Share]] = {}
     action_names: tuple[str, ...]
     observation_space: Box
+    action_masks: NDArray[np.bool_] | None = (
+        None  # [B, N, A] what is allowed now; allocated by `setup`; None: everything
+    )
     fully_observed: bool = False  # every agent's observation shows all that the rules depend on, but for the clock
 
     def __init__(self, num_games: int = 1, **env_config: Any) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, Space
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel
 
 from env_registry import registry
+from env_registry.action_masks import ACTION_MASK, tell_if_lost
 from env_registry.game import Array, Step, World
 from env_registry.parameters import SettingError
 from env_registry.wrappers import Environment, Wrapper, wrapped
@@ -21,7 +22,9 @@ class WorldEnv(ParallelEnv[str, Array, int]):
 
     Agents are `agent_0 ... agent_{N-1}`, in the order of the world. Who dies leaves `agents`; its last observation
     comes with its termination. Pictures are channels last, `[height, width, channels]`, as PettingZoo, SuperSuit and
-    RLlib expect them (the world itself has them first). `infos[agent]["events"]` counts the world's events of the step.
+    RLlib expect them (the world itself has them first). Where a world has `action_masks`, agents observe
+    `{"observation": ..., "action_mask": ...}`, as PettingZoo's environments do. `infos[agent]["events"]` counts the world's
+    events of the step.
 
     The world restarts a finished game at once. What the agents get is still the finished game's last observation, but
     `render` then shows the new one.
@@ -48,7 +51,11 @@ class WorldEnv(ParallelEnv[str, Array, int]):
         self.agents: list[str] = []
         box = world.observation_space
         low, high = self._channels_last(box.low), self._channels_last(box.high)
-        self.observation_spaces = {agent: Box(low, high, dtype=box.dtype.type) for agent in self.possible_agents}
+        seen: Space[Any] = Box(low, high, dtype=box.dtype.type)
+        self._masked = getattr(world, "action_masks", None) is not None
+        if self._masked:
+            seen = Dict({"observation": seen, ACTION_MASK: Box(0, 1, (int(world.action_space.n),), np.int8)})
+        self.observation_spaces = dict.fromkeys(self.possible_agents, seen)
         self.action_spaces = {agent: Discrete(int(world.action_space.n)) for agent in self.possible_agents}
         self.state_space = Box(
             np.stack([low] * world.num_agents), np.stack([high] * world.num_agents), dtype=box.dtype.type
@@ -56,7 +63,7 @@ class WorldEnv(ParallelEnv[str, Array, int]):
         self._last = np.zeros(self.state_space.shape, box.dtype)
         self.np_random = np.random.default_rng()  # for wrappers: SuperSuit's frame_skip_v0 draws from it
 
-    def observation_space(self, agent: str) -> Box:
+    def observation_space(self, agent: str) -> Space[Any]:
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> Discrete:
@@ -121,10 +128,17 @@ class WorldEnv(ParallelEnv[str, Array, int]):
         self.agents = [agent for agent in self.agents if alive[agent] and not (terminated or truncated)]
         return answer
 
-    def _by_agent(self, observations: Array) -> dict[str, Array]:
+    def _by_agent(self, observations: Array) -> dict[str, Any]:
         """Observations `[1, N, ...]` of the world, of the agents in the game, by name."""
         self._last = np.stack([self._channels_last(observation) for observation in observations[0]])
-        return {a: self._last[number] for number, a in enumerate(self.possible_agents) if a in self.agents}
+        shown: dict[str, Any] = {a: self._last[n] for n, a in enumerate(self.possible_agents) if a in self.agents}
+        if self._masked:
+            masks = self.world.action_masks[0].astype(np.int8)  # type: ignore[attr-defined]
+            shown = {
+                agent: {"observation": seen, ACTION_MASK: masks[self.possible_agents.index(agent)]}
+                for agent, seen in shown.items()
+            }
+        return shown
 
     @staticmethod
     def _channels_last(observation: Array) -> Array:
@@ -163,7 +177,10 @@ def parallel_env(
             raise SettingError(
                 f"Environment {registry.name_of(env)!r} cannot be made with {env_config}: {error}"
             ) from error
-    return wrapped(_as_parallel(game, registry.name_of(env)), wrappers)
+    inner = _as_parallel(game, registry.name_of(env))
+    outer = wrapped(inner, wrappers)
+    tell_if_lost(inner, outer)
+    return outer
 
 
 def _as_parallel(game: Any, name: str) -> Environment:

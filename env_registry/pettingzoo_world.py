@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
+from env_registry.action_masks import ACTION_MASK, ActionMasks, check_mask_space, has_mask, parted, without_mask
 from env_registry.failures import raise_told
 from env_registry.game import Array, Share, Step, checked_actions
 from env_registry.observations import ObservationLayout
@@ -38,6 +39,9 @@ class PettingZooWorld:
 
     Actions: the common space is the largest of the agents' own. An action that an agent does not have counts as its
     first. The agents' own spaces are kept in `observation_spaces` and `action_spaces`.
+
+    Masks of actions, in observations or in infos (see `env_registry.action_masks`), become `action_masks`. They are no part of
+    the observations, nor of their spaces here.
 
     Ends: a game is over when nobody is left. It counts as truncated if somebody was cut off at its end and did not die.
     A lone agent that is cut off while others play on counts as dead: the contract knows a time limit of games only.
@@ -84,8 +88,13 @@ class PettingZooWorld:
         self.num_games, self.num_agents = num_games, len(self.possible_agents)
         self.event_names: tuple[str, ...] = tuple(getattr(first.unwrapped, "event_names", ()))
         self.cooperation: Mapping[str, Share] = getattr(first.unwrapped, "cooperation", {})
-        self.observation_spaces = tuple(first.observation_space(agent) for agent in self.possible_agents)
+        shown = [first.observation_space(agent) for agent in self.possible_agents]
+        self.observation_spaces = tuple(map(without_mask, shown))
         self.action_spaces = tuple(self._discrete(agent, first.action_space(agent)) for agent in self.possible_agents)
+        for agent, space, actions in zip(self.possible_agents, shown, self.action_spaces, strict=True):
+            check_mask_space(agent, space, actions)
+        by_agent = dict(zip(self.possible_agents, self.action_spaces, strict=True))
+        self._masks = ActionMasks(num_games, by_agent, announced=any(map(has_mask, shown)))
         self.action_space = Discrete(max(int(space.n) for space in self.action_spaces))
         self._layout = ObservationLayout(dict(zip(self.possible_agents, self.observation_spaces, strict=True)))
         self.observation_space = self._layout.space
@@ -98,6 +107,11 @@ class PettingZooWorld:
         self._seeded = False
 
     # -- the contract
+
+    @property
+    def action_masks(self) -> NDArray[np.bool_] | None:
+        """`[B, N, A]`, what is allowed now; None: nobody has said so far that something is not."""
+        return self._masks.now
 
     def reset(self, seed: int | None = None, first_game: int = 0) -> Array:
         """See `World.reset`."""
@@ -219,11 +233,11 @@ class PettingZooWorld:
         self._played[game] = True
         env = self.envs[game]
         try:
-            observations, _ = env.reset(seed=seed)
+            observations, infos = env.reset(seed=seed)
         except Exception as error:
             raise_told(error, f"World {self.name!r} failed when game {game} began")
         self.alive[game] = [agent in env.agents for agent in self.possible_agents]
-        self._see(game, observations, set(env.agents))
+        self._see(game, observations, set(env.agents), infos)
 
     def _replay(self, game: int, seed: int, clock: int) -> None:
         self._start(game, seed)
@@ -261,13 +275,19 @@ class PettingZooWorld:
             self.alive[game, number] = agent in staying or cut_off
             if self.event_names and "events" in infos.get(agent, ()):
                 events[:, number] = [infos[agent]["events"][name] for name in self.event_names]
-        self._see(game, observations, staying)
+        self._see(game, observations, staying, infos)
         return not staying
 
-    def _see(self, game: int, observations: Mapping[str, Any], playing: set[str]) -> None:
+    def _see(
+        self, game: int, observations: Mapping[str, Any], playing: set[str], infos: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         for number, agent in enumerate(self.possible_agents):
+            seen, mask = parted(observations.get(agent))
+            if mask is None:
+                mask = (infos.get(agent) or {}).get(ACTION_MASK)
+            self._masks.allow(game, number, mask if agent in playing else None)
             if agent in observations:
-                self._layout.write(agent, observations[agent], self._observations[game, number])
+                self._layout.write(agent, seen, self._observations[game, number])
             elif agent in playing:
                 raise self._missing(agent, "no observation")
         strangers = playing.difference(self.possible_agents)

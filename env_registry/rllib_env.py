@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Space
 from gymnasium.spaces.utils import flatten, flatten_space
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from env_registry.action_masks import ACTION_MASK, has_mask, parted, without_mask
 from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
 from env_registry.wrappers import Environment
@@ -20,7 +21,8 @@ class RLlibEnv(MultiAgentEnv):
 
     The order of agents is that of the environment; rewards are floats (RLlib's episodes keep integers only, if the
     first one was an integer); an agent that dies gets its last observation with its own termination while the others
-    play on.
+    play on. An observation with a mask of actions is shown as `{"observations": ..., "action_mask": ...}`, as RLlib's modules
+    for masks of actions want it (float32 both).
 
     Args:
         env: the environment.
@@ -39,7 +41,9 @@ class RLlibEnv(MultiAgentEnv):
         self.possible_agents = list(env.possible_agents)
         self.agents = list(env.possible_agents)
         self.action_spaces = {agent: env.action_space(agent) for agent in self.possible_agents}
-        self._seen_spaces = {agent: env.observation_space(agent) for agent in self.possible_agents}
+        shown = {agent: env.observation_space(agent) for agent in self.possible_agents}
+        self._masked = {agent: has_mask(space) for agent, space in shown.items()}
+        self._seen_spaces = {agent: without_mask(space) for agent, space in shown.items()}
         self._flatten = flatten_observations
         self.observation_spaces = {agent: self._shown_space(agent) for agent in self.possible_agents}
 
@@ -71,21 +75,25 @@ class RLlibEnv(MultiAgentEnv):
     def close(self) -> None:
         self.env.close()
 
-    def _shown_space(self, agent: str) -> Box:
+    def _shown_space(self, agent: str) -> Space[Any]:
         space = self._seen_spaces[agent]
         box = flatten_space(space) if self._flatten else space
         if not isinstance(box, Box):
             way_out = "no fixed size" if self._flatten else "no shape: leave flatten_observations on"
             raise SettingError(f"{agent!r} observes {space}, which has {way_out}.")
-        return Box(box.low.astype(np.float32), box.high.astype(np.float32), dtype=np.float32)
+        seen = Box(box.low.astype(np.float32), box.high.astype(np.float32), dtype=np.float32)
+        if not self._masked[agent]:
+            return seen
+        choices = int(self.action_spaces[agent].n)
+        return Dict({"observations": seen, ACTION_MASK: Box(0, 1, (choices,), np.float32)})
 
     def _look(self, agent: str, observation: Any) -> Any:
-        return flatten(self._seen_spaces[agent], observation) if self._flatten else observation
+        seen, mask = parted(observation) if self._masked[agent] else (observation, None)
+        shown = np.array(flatten(self._seen_spaces[agent], seen) if self._flatten else seen, np.float32)
+        return {"observations": shown, ACTION_MASK: np.array(mask, np.float32)} if self._masked[agent] else shown
 
     def _shown(self, observations: dict[str, Any]) -> dict[str, Any]:
-        return {
-            agent: np.array(self._look(agent, observation), np.float32) for agent, observation in observations.items()
-        }
+        return {agent: self._look(agent, observation) for agent, observation in observations.items()}
 
 
 def rllib_env(env: str | Callable[..., Any], flatten_observations: bool = True, **env_config: Any) -> RLlibEnv:

@@ -65,6 +65,12 @@ class ShuffledSeats:
         """`[B, N]`, who takes part in what is shown now."""
         return self._of_agents(self.world.alive)
 
+    @property
+    def action_masks(self) -> NDArray[np.bool_] | None:
+        """`[B, N, A]`, what each agent may do now; None: everything."""
+        masks = getattr(self.world, "action_masks", None)
+        return None if masks is None else self._of_agents(masks)
+
     def reset(self, seed: int | None = None, first_game: int = 0) -> Array:
         """See `World.reset`."""
         if seed is not None or not self._seeded:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from env_registry.action_masks import as_mask, parted
 from env_registry.parameters import SettingError
 from rllib_empathy.policies.actor_critic import ActorCriticModule
 from rllib_empathy.policies.frozen import TrainedAgent
-from rllib_empathy.policies.kind import CONTEXT
+from rllib_empathy.policies.kind import CONTEXT, check_action_masks
 from rllib_empathy.policies.networks import Prepared, evaluate
 
 
@@ -57,7 +58,9 @@ class Agent:
         return isinstance(self._module, ActorCriticModule) and self._module.num_inputs[0] > 0
 
     @torch.no_grad()
-    def notice(self, observations: Any, actions: Any, agent: int | None = None, alive: Any = None) -> None:
+    def notice(
+        self, observations: Any, actions: Any, agent: int | None = None, alive: Any = None, action_masks: Any = None
+    ) -> None:
         """Tells an agent that keeps account of others what all have done in the step that it has just acted in.
 
         Args:
@@ -65,10 +68,19 @@ class Agent:
             actions: of all agents, `[N]`.
             agent: which of them this one is; default: its number in its run.
             alive: who took part, `[N]`; default: all.
+            action_masks: what all were allowed to do, `[N, actions]`; needed in worlds with masks of actions.
+
+        Raises:
+            ValueError: the masks are missing.
         """
+        if self.keeps_account and self._trained.masked and action_masks is None:
+            raise ValueError(
+                "This agent's world has masks of actions: hand over those of all agents as action_masks=..."
+            )
         if CONTEXT in self._state:
             seen = np.array(observations, self.observation_space.dtype)[None]
             taken = np.array(actions, np.int64)[None]
+            told = {} if action_masks is None else {"masks": torch.from_numpy(np.array(action_masks) != 0)[None]}
             there = np.ones(taken.shape, np.bool_) if alive is None else np.array(alive, np.bool_)[None]
             self._state[CONTEXT] = type(self._module).notice(
                 [self._module],
@@ -78,21 +90,28 @@ class Agent:
                 torch.from_numpy(taken),
                 torch.from_numpy(there),
                 self._state[CONTEXT],
+                **told,
             )
         self._waits = False
 
     @torch.no_grad()
-    def act(self, observation: Any) -> int:
+    def act(self, observation: Any, action_mask: Any = None) -> int:
         """The action for one observation; what the agent remembers is kept for the next one.
 
         Args:
-            observation: of the shape of `observation_space`.
+            observation: of the shape of `observation_space`; a mask of actions may lie beside it, as in
+                `{"observation": ..., "action_mask": ...}`.
+            action_mask: a number for each action, 0 where it is forbidden; default: the one beside the observation. Needed in
+                worlds with masks of actions.
 
         Raises:
-            ValueError: it is of another shape, or the agent keeps account of others and has not been told what they did.
+            ValueError: it is of another shape, the mask is missing or forbids everything, or the agent keeps account of others
+                and has not been told what they did.
         """
         if self._waits:
             raise ValueError(f"Agents of kind {self.kind!r} act on what all did: call notice(...) after each step.")
+        observation, beside = parted(observation)
+        allowed = self._allowed(beside if action_mask is None else action_mask)
         seen = np.asarray(observation)
         if seen.shape != self.observation_space.shape:
             raise ValueError(
@@ -101,11 +120,26 @@ class Agent:
             )
         observations = torch.from_numpy(np.array(seen, self.observation_space.dtype))[None, None]
         answer = type(self._module).act(
-            [self._module], self._parameters, observations, self._state, self._generator, not self._greedy
+            [self._module], self._parameters, observations, self._state, self._generator, not self._greedy, **allowed
         )
         self._state = answer.state
         self._waits = self.keeps_account
         return int(answer.actions)
+
+    def _allowed(self, action_mask: Any) -> dict[str, Tensor]:
+        """What `AgentModule.act` is told of a mask."""
+        if action_mask is None:
+            if self._trained.masked:
+                raise ValueError(
+                    "This agent's world has masks of actions: hand over act(observation, action_mask=...), or the observation "
+                    "with its mask beside it."
+                )
+            return {}
+        check_action_masks(self.kind, type(self._module))
+        mask = as_mask(f"agent {self._trained.agent}", action_mask, int(self.action_space.n))
+        if not mask.any():
+            raise ValueError("The action_mask is all zeros: at least one action has to be allowed.")
+        return {"allowed": torch.from_numpy(mask)[None, None]}
 
     def to_onnx(self, path: str | Path) -> None:
         """Writes the acting network as an ONNX file.
@@ -123,6 +157,11 @@ class Agent:
             raise SettingError(
                 f"Agents of kind {self.kind!r} act on an account of what all did, which is no part of their network. Use "
                 "load_agent(...) with notice(...), or train without: balance_input: false."
+            )
+        if self._trained.masked:
+            raise SettingError(
+                "This agent's world has masks of actions, and an ONNX file would not look at them. Use load_agent(...) with "
+                "act(observation, action_mask=...)."
             )
         try:
             import onnxscript  # noqa: F401  (which torch.onnx needs)

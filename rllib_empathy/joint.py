@@ -48,6 +48,7 @@ class JointTrajectory:
     last one's episode goes on behind it."""
     context: Column | None = None  # [T, B, N, E] what agents keep of the episode beside observations, if any does
     tail_context: Column | None = None  # [K, N, E]
+    action_masks: Column | None = None  # [T, B, N, A] bool, what each agent might do; None: everything
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,6 +87,14 @@ class JointTrajectory:
     def by_place(self, column: torch.Tensor) -> torch.Tensor:
         """A column `[T, B, N]` as each agent sees it, `[T, B, N, N]`: own entry first, then co-players in order of place."""
         return column.unsqueeze(2).expand(*column.shape, column.shape[2]).gather(-1, self.places())
+
+    def masks_by_place(self) -> torch.Tensor | None:
+        """What each agent and its co-players might do, `[T, B, N, N, A]`: own entry first, then in order of place."""
+        if self.action_masks is None:
+            return None
+        steps, games, agents = self.shape
+        every = self.action_masks.unsqueeze(2).expand(steps, games, agents, agents, -1)
+        return every.gather(3, self.places().unsqueeze(-1).expand(every.shape))
 
     def context_after(self) -> torch.Tensor | None:
         """What agents kept after each step, `[T, B, N, E]` (torch columns); behind a game's own rows it means nothing."""
@@ -148,7 +157,7 @@ STEP_COLUMNS = (
 )
 """Columns [T, B, ...] that every trajectory has."""
 
-_PER_GAME = (*STEP_COLUMNS, "seats", "context")
+_PER_GAME = (*STEP_COLUMNS, "seats", "context", "action_masks")
 """Columns [T, B, ...]."""
 
 
@@ -182,10 +191,22 @@ def _form(trajectory: JointTrajectory) -> tuple[Any, ...]:
     )
 
 
+def _with_masks(trajectories: Sequence[JointTrajectory]) -> Sequence[JointTrajectory]:
+    """Masks for all, if one has some: a world may say for the first time in the middle of a game that something is closed."""
+    sizes = [t.action_masks.shape[-1] for t in trajectories if t.action_masks is not None]
+    if len(sizes) in (0, len(trajectories)):
+        return trajectories
+    return [
+        replace(t, action_masks=np.ones((*t.shape, sizes[0]), np.bool_)) if t.action_masks is None else t
+        for t in trajectories
+    ]
+
+
 def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
     """Puts the games of several trajectories (numpy columns) side by side.
 
-    Shorter ones are padded at their end with steps in which nobody is alive.
+    Shorter ones are padded at their end with steps in which nobody is alive. Those without masks of actions get some that allow
+    everything, if others have masks.
 
     Raises:
         ValueError: nothing to concatenate, or trajectories of different worlds.
@@ -196,16 +217,22 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
         raise ValueError("Trajectories of different worlds cannot be put side by side.")
     if len(trajectories) == 1:
         return trajectories[0]
+    trajectories = _with_masks(trajectories)
     first = trajectories[0]
     steps = max(t.rewards.shape[0] for t in trajectories)
     offsets = np.cumsum([0, *(t.rewards.shape[1] for t in trajectories[:-1])])
 
-    def along_games(columns: Sequence[Column]) -> Column:
-        padded = [np.pad(c, [(0, steps - len(c)), *[(0, 0)] * (c.ndim - 1)]) if len(c) < steps else c for c in columns]
+    def along_games(columns: Sequence[Column], filled_with: int = 0) -> Column:
+        padded = [
+            np.pad(c, [(0, steps - len(c)), *[(0, 0)] * (c.ndim - 1)], constant_values=filled_with)
+            if len(c) < steps
+            else c
+            for c in columns
+        ]
         return np.concatenate(padded, axis=1)
 
     per_game = {
-        name: along_games([getattr(t, name) for t in trajectories])
+        name: along_games([getattr(t, name) for t in trajectories], filled_with=int(name == "action_masks"))
         for name in _PER_GAME
         if getattr(first, name) is not None
     }

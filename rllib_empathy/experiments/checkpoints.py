@@ -9,10 +9,12 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
 
+from env_registry.pettingzoo_world import PettingZooWorld
 from rllib_empathy.experiments.errors import CheckpointError
 from rllib_empathy.experiments.run_folder import RunFolder
 from rllib_empathy.learning.algorithm import Empathy
@@ -97,6 +99,7 @@ def read_agent(checkpoint: str | Path, agent: int = 0) -> TrainedAgent:
         last = len(population.module_of_agent) - 1
         raise CheckpointError(f"Checkpoint {path} has no agent {agent}; its agents are 0 to {last}.")
     (member,) = (member for member in population.members if agent in member.agents)
+    masked = _has_masks(config)
     folder = path / _WEIGHTS / member.module_id
     try:
         stored = pickle.loads((folder / Empathy.CLASS_AND_CTOR_ARGS_FILE_NAME).read_bytes())
@@ -111,10 +114,21 @@ def read_agent(checkpoint: str | Path, agent: int = 0) -> TrainedAgent:
             observation_space=settings["observation_space"],
             action_space=settings["action_space"],
             weights=pickle.loads((folder / f"{RLModule.STATE_FILE_NAME}.pkl").read_bytes()),
+            masked=masked,
         )
         return replace(trained, weights=trained.module().get_state())  # without what helped it to learn
     except Exception as error:  # a damaged pickle can raise anything
         raise _damaged(path, error) from error
+
+
+def _has_masks(config: EmpathyConfig) -> bool:
+    """Whether the world says which actions are allowed; environments that say it in infos only have to be asked."""
+    facts = config.world_facts()
+    if facts.masked or not issubclass(facts.type, PettingZooWorld):
+        return facts.masked
+    world: Any = config.make_world(1)
+    world.reset(0)
+    return world.action_masks is not None
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

@@ -19,7 +19,7 @@ from rllib_empathy.episode_means import STATS
 from rllib_empathy.learning import settings
 from rllib_empathy.learning.agent_options import AgentOptionsConfig, agent_options
 from rllib_empathy.policies import KINDS
-from rllib_empathy.policies.kind import WorldFacts
+from rllib_empathy.policies.kind import WorldFacts, check_action_masks
 from rllib_empathy.population import Population, PopulationSpec, self_contained
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
@@ -199,6 +199,8 @@ class EmpathyConfig(AgentOptionsConfig):
         for member in population.members:
             member.kind.check_world(self.world_facts(), member.options)
             member.kind.check_spaces(*spaces[member.module_id], member.options)
+            if self.world_facts().masked:
+                check_action_masks(member.kind.name, member.kind.module_class(member.options))
             actions = [self.world_facts().action_spaces[agent] for agent in member.agents]
             if any(space != actions[0] for space in actions):
                 raise SettingError(
@@ -298,6 +300,7 @@ class EmpathyConfig(AgentOptionsConfig):
                 title=known_as or self._world_title(world),
                 episode_length=getattr(world, "episode_length", None),
                 fully_observed=getattr(world, "fully_observed", False),
+                masked=getattr(world, "action_masks", None) is not None,
             )
         return _FACTS[key]
 

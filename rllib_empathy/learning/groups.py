@@ -48,6 +48,12 @@ class LearningGroup:
         """`[G, T, M]`: the row is its episode's first."""
         return joint.starts.repeat(1, self.agents.shape[1]).expand(len(self.kinds), -1, -1)
 
+    def allowed(self, joint: JointTrajectory) -> Tensor | None:
+        """What the rows' agents might do, `[G, T, M, A]` with A of the group's agents; None: everything."""
+        if joint.action_masks is None:
+            return None
+        return self.gather(joint.action_masks)[..., : int(self.modules[0].action_space.n)]
+
     def state(self, joint: JointTrajectory) -> State:
         """Recurrent state before the first step, name -> `[G, M, size]`."""
         return {
@@ -171,6 +177,7 @@ def group_batch(
         starts=group.starts(joint),
         inputs=inputs,
         state=group.state(joint),
+        allowed=group.allowed(joint),
     )
     if group.modules[0].is_stateful():
         return batch

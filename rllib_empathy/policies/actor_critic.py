@@ -15,6 +15,7 @@ from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from torch import Tensor
 
+from env_registry.action_masks import ACTION_MASK
 from env_registry.parameters import Settings, checked
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.policies.kind import CONTEXT, Action, AgentKind, AgentModule, Statistics, WorldFacts
@@ -30,6 +31,8 @@ from rllib_empathy.policies.networks import (
     evaluate,
     initial_state,
     log_policies,
+    masked,
+    num_allowed,
     prepare,
     stack_parameters,
 )
@@ -108,16 +111,24 @@ def architecture_for(
     return Architecture.of(observation_space.shape, high, int(action_space.n), options, inputs, critic_inputs)
 
 
-def exploring(log_probs: Tensor, exploration: Tensor, num_actions: int) -> Tensor:
+def exploring(log_probs: Tensor, exploration: Tensor, num_actions: int | Tensor) -> Tensor:
     """log((1 - e) pi(a | o) + e / A): the policy that acts, if a share e of all actions is drawn evenly (LASE, exploration).
+
+    Of policies over allowed actions only, it says nothing of the others: mask them once more.
 
     Args:
         log_probs: `[G, ...]`, log pi of any actions.
         exploration: `[G]`, e in [0, 1]; 0 changes nothing.
-        num_actions: A.
+        num_actions: A, or how many actions are allowed, of a shape that fits `[G, ...]` (`num_allowed`).
     """
     share = exploration.view(-1, *[1] * (log_probs.ndim - 1))
     return torch.logaddexp(log_probs + torch.log1p(-share), torch.log(share / num_actions))
+
+
+def _even_among(log_policy: Tensor, allowed: Tensor | None) -> int | Tensor:
+    """What `exploring` needs for whole policies `[..., A]`: A, or the numbers of allowed actions `[..., 1]`."""
+    choices = num_allowed(log_policy.shape[-1], allowed)
+    return choices if isinstance(choices, int) else choices.unsqueeze(-1)
 
 
 class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
@@ -180,6 +191,7 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         actions: Tensor,
         alive: Tensor,
         context: Tensor,
+        masks: Tensor | None = None,
     ) -> Tensor:
         return context + 1
 
@@ -203,14 +215,16 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         state: State,
         generator: torch.Generator,
         explore: bool,
+        allowed: Tensor | None = None,
     ) -> Action:
         context = state.get(CONTEXT)
         size = sum(modules[0].num_inputs)
         inputs = None if context is None else modules[0].inputs(context[..., :size]).unsqueeze(1)
         answer = evaluate(modules[0].architecture, parameters, observations.unsqueeze(1), state, inputs=inputs)
-        log_policy = torch.log_softmax(answer.logits.squeeze(1), -1)
+        log_policy = torch.log_softmax(masked(answer.logits.squeeze(1), allowed), -1)
         if explore:
-            log_policy = exploring(log_policy, parameters["exploration"], log_policy.shape[-1])
+            mixture = exploring(log_policy, parameters["exploration"], _even_among(log_policy, allowed))
+            log_policy = masked(mixture, allowed)
         actions = drawn(log_policy, generator) if explore else log_policy.argmax(-1)
         after = answer.state if context is None else {**answer.state, CONTEXT: context}
         return Action(actions, log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1), after)
@@ -224,18 +238,20 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         return {name: value[0, 0] for name, value in initial_state(self.architecture, 1, 1).items()}
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        observations = batch[Columns.OBS]
+        """Logits `[rows, A]`, or `[rows, T, A]` with memory; a mask of the same shape may lie beside the observations."""
+        observations, allowed = batch[Columns.OBS], batch.get(ACTION_MASK)
         if not self.is_stateful():
-            return {Columns.ACTION_DIST_INPUTS: self._evaluate(observations.unsqueeze(0)).logits[0, 0]}
+            return {Columns.ACTION_DIST_INPUTS: masked(self._evaluate(observations.unsqueeze(0)).logits[0, 0], allowed)}
         answer = self._evaluate(observations.transpose(0, 1), batch[Columns.STATE_IN])
         state = {name: value[0] for name, value in answer.state.items()}
-        return {Columns.ACTION_DIST_INPUTS: answer.logits[0].transpose(0, 1), Columns.STATE_OUT: state}
+        logits = masked(answer.logits[0].transpose(0, 1), allowed)
+        return {Columns.ACTION_DIST_INPUTS: logits, Columns.STATE_OUT: state}
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        outputs = self._forward(batch, **kwargs)
+        outputs, allowed = self._forward(batch, **kwargs), batch.get(ACTION_MASK)
         log_policy = torch.log_softmax(outputs[Columns.ACTION_DIST_INPUTS], -1)
-        log_mixture = exploring(log_policy.unsqueeze(0), self.exploration, log_policy.shape[-1]).squeeze(0)
-        return {**outputs, Columns.ACTION_DIST_INPUTS: log_mixture}
+        log_mixture = exploring(log_policy.unsqueeze(0), self.exploration, _even_among(log_policy, allowed)).squeeze(0)
+        return {**outputs, Columns.ACTION_DIST_INPUTS: masked(log_mixture, allowed)}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """State values `[rows]`, or `[rows, T]` with memory."""
@@ -262,11 +278,12 @@ class Minibatch(NamedTuple):
     starts: Tensor  # [G, T, M]
     inputs: Tensor  # [G, T, M, numbers beside the observation]
     state: State  # recurrent, before the first step
+    allowed: Tensor | None = None  # [G, T, M, A] what might be done; None: everything
 
     def each(self, function: Callable[[Tensor], Tensor], state: State) -> Minibatch:
         """The same with `function` applied to every column, and another state."""
-        columns = {name: function(getattr(self, name)) for name in self._fields if name != "state"}
-        return Minibatch(**columns, state=state)
+        named = {name: column for name, column in self._asdict().items() if name != "state" and column is not None}
+        return Minibatch(**{name: function(column) for name, column in named.items()}, state=state)
 
 
 class ActorCriticKind(AgentKind):
@@ -371,9 +388,9 @@ class ActorCriticKind(AgentKind):
         rows = batch.actions.shape[1] * batch.actions.shape[2]
         parameters = modules[0].stacked(modules, rows)
         answer = cls.evaluation(modules[0].architecture, parameters, batch)
-        log_policy = log_policies(answer.logits)
+        log_policy = log_policies(masked(answer.logits, batch.allowed))
         log_probs = log_policy.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-        log_probs = exploring(log_probs, parameters["exploration"], log_policy.shape[-1])
+        log_probs = exploring(log_probs, parameters["exploration"], num_allowed(log_policy.shape[-1], batch.allowed))
 
         def mean(x: Tensor) -> Tensor:
             return (x * batch.weights).mean((1, 2))

@@ -26,6 +26,7 @@ class TrainedAgent:
     observation_space: Any = field(compare=False, repr=False)
     action_space: Any = field(compare=False, repr=False)
     weights: Mapping[str, Any] = field(compare=False, repr=False)  # parameter -> numpy array
+    masked: bool = field(default=False, compare=False)  # its world has masks of actions, without which it cannot act
 
     def module(self) -> AgentModule:
         """Its acting network."""

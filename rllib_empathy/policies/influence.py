@@ -15,8 +15,8 @@ began, in units of its length.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from itertools import pairwise, starmap
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -37,7 +37,9 @@ from rllib_empathy.policies.networks import (
     encode,
     linear,
     log_policies,
+    masked,
     prepare,
+    renormalised,
     stack_parameters,
 )
 from rllib_empathy.reshaping.reciprocity import value_influence
@@ -75,9 +77,12 @@ class Views(NamedTuple):
     alive: Tensor  # [*, N, N]
     time: Tensor  # [*, N]
     seats: Tensor  # [*, N] who sees
+    allowed: Tensor | None = None  # [*, N, A] what those who see might do; None: everything
 
     @classmethod
-    def of(cls, observations: Tensor, actions: Tensor, alive: Tensor, time: Tensor) -> Views:
+    def of(
+        cls, observations: Tensor, actions: Tensor, alive: Tensor, time: Tensor, masks: Tensor | None = None
+    ) -> Views:
         """From joint columns `[*, N, ...]` in order of seats, and times `[*]`."""
         players = actions.shape[-1]
         places = in_order_of_place(players, actions.device)
@@ -88,17 +93,22 @@ class Views(NamedTuple):
             alive[..., places],
             time.unsqueeze(-1).expand(actions.shape),
             seats,
+            masks,
         )
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Views:
+        """The same with `function` applied to every column."""
+        return Views(*(None if column is None else function(column) for column in self))  # type: ignore[arg-type]
 
     def rows(self) -> Views:
         """All views on one axis, `[R, ...]`."""
-        return Views(*(column.flatten(0, self.seats.ndim - 1) for column in self))
+        return self.each(lambda column: column.flatten(0, self.seats.ndim - 1))
 
     def parts(self) -> Iterator[Views]:
         """Rows `[R, ...]` in parts that stay in the cache."""
         if len(self.seats) <= ROWS_AT_ONCE:
             return iter([self])
-        return starmap(Views, zip(*(column.split(ROWS_AT_ONCE) for column in self), strict=True))
+        return starmap(Views, zip(*(c.split(ROWS_AT_ONCE) for c in self if c is not None), strict=True))
 
 
 class Lessons(NamedTuple):
@@ -114,7 +124,8 @@ class Lessons(NamedTuple):
         places = in_order_of_place(joint.shape[2], joint.rewards.device)[:, 1:]
         ended = (joint.terminated | joint.truncated).unsqueeze(-1)
         goes_on = joint.alive & joint.survives & ~ended
-        views = Views.of(joint.observations, joint.actions, joint.alive, elapsed_steps(joint.starts) / time_unit)
+        time = elapsed_steps(joint.starts) / time_unit
+        views = Views.of(joint.observations, joint.actions, joint.alive, time, joint.action_masks)
         return cls(views, joint.rewards[:, :, places], goes_on[:, :, places])
 
     @classmethod
@@ -126,10 +137,20 @@ class Lessons(NamedTuple):
             missing = [column.new_zeros(longest - len(column), *column.shape[1:]) for column in columns]
             return torch.cat([torch.cat(pair) for pair in zip(columns, missing, strict=True)], 1)
 
-        views = Views(*map(joined, zip(*(lesson.views for lesson in lessons), strict=True)))
+        views = Views(*map(joined, zip(*_alike([lesson.views for lesson in lessons]), strict=True)))
         return cls(
             views, joined([lesson.rewards for lesson in lessons]), joined([lesson.goes_on for lesson in lessons])
         )
+
+
+def _alike(views: Sequence[Views]) -> list[list[Tensor]]:
+    """Their columns, with masks for all if one has some."""
+    sizes = [view.allowed.shape[-1] for view in views if view.allowed is not None]
+    if not sizes:
+        return [[column for column in view if column is not None] for view in views]
+    everything = (torch.ones(*v.seats.shape, sizes[0], dtype=torch.bool, device=v.seats.device) for v in views)
+    full = [v if v.allowed is not None else v._replace(allowed=e) for v, e in zip(views, everything, strict=True)]
+    return [[column for column in view if column is not None] for view in full]
 
 
 class Weights(NamedTuple):
@@ -235,7 +256,7 @@ class Tabular(Estimator):
         VI_i|j(s, a) = r_j(a) - sum_a' f_i(a' | s) r_j(a_-i, a')
 
     f_i are i's frequencies in state s, equal ones where s was never visited. What an action does for the future is left out, as
-    in the authors' special case for matrix games.
+    in the authors' special case for matrix games. Where actions are forbidden, f_i are shares of the others.
     """
 
     def __init__(
@@ -249,7 +270,7 @@ class Tabular(Estimator):
 
     def _influence(self, parameters: Parameters, rows: Views) -> Tensor:
         state = rows.observations.flatten(1).argmax(-1)
-        policy = parameters["frequencies"][:, rows.seats, state]  # [G, R, A]
+        policy = renormalised(parameters["frequencies"][:, rows.seats, state], rows.allowed)  # [G, R, A]
         rewards = parameters["rewards"].movedim(2, -1)  # [G, seat, actions of co-players, co-player, own action]
         cell: tuple[Any, ...] = (slice(None), rows.seats, *rows.actions[:, 1:].unbind(-1))
         alternatives = rewards[cell]  # [G, R, N - 1, A]
@@ -308,7 +329,7 @@ class _NetworkEstimator(Estimator):
             order = torch.randperm(len(rows.seats), generator=generator).to(rows.seats.device)
             minibatches = order.split(options.minibatch_size)
             for number, chosen in enumerate(minibatches, 1):
-                some = Views(*(column.index_select(0, chosen) for column in rows))
+                some = rows.each(partial(torch.index_select, dim=0, index=chosen))
                 counted = Weights(*(column.index_select(0, chosen) for column in weights))
                 wanted = {name: target.index_select(1, chosen) for name, target in targets.items()}
                 last = epoch + 1 == options.epochs and number == len(minibatches)
@@ -325,7 +346,7 @@ class Counterfactual(_NetworkEstimator):
         Q_j = r_j + gamma F_j
 
     They branch from one hidden layer over observation, seat and time. Joint actions enter the hidden layer of r and F as a sum of
-    one column per player, so that replacing an action is a rank-one change.
+    one column per player, so that replacing an action is a rank-one change. What is forbidden is no alternative: pi is 0 there.
     """
 
     def __init__(
@@ -363,8 +384,9 @@ class Counterfactual(_NetworkEstimator):
     def _values(self, parameters: Parameters, x: Tensor) -> Tensor:
         return _layer(parameters, "value", torch.relu(_layer(parameters, "value_hidden", x)))
 
-    def _log_policy(self, parameters: Parameters, x: Tensor) -> Tensor:
-        return log_policies(_layer(parameters, "policy", torch.relu(_layer(parameters, "policy_hidden", x))))
+    def _log_policy(self, parameters: Parameters, x: Tensor, allowed: Tensor | None) -> Tensor:
+        logits = _layer(parameters, "policy", torch.relu(_layer(parameters, "policy_hidden", x)))
+        return log_policies(masked(logits, allowed))
 
     def _influence(self, parameters: Parameters, rows: Views) -> Tensor:
         x = self._trunk(parameters, rows)
@@ -376,7 +398,7 @@ class Counterfactual(_NetworkEstimator):
         alternatives = (without.unsqueeze(1) + columns.unsqueeze(2)).clamp_(min=0).flatten(1, 2)  # [G, A * R, H]
         values = torch.bmm(alternatives, to_values.transpose(1, 2))
         values = values.view(len(x), self.actions, -1, self.players - 1).movedim(1, -1)  # [G, R, N - 1, A]
-        policy = self._log_policy(parameters, x).exp().unsqueeze(2).expand(values.shape)
+        policy = self._log_policy(parameters, x, rows.allowed).exp().unsqueeze(2).expand(values.shape)
         return value_influence(values, rows.actions[:, :1].expand(values.shape[:-1]), policy)
 
     @classmethod
@@ -408,7 +430,7 @@ class Counterfactual(_NetworkEstimator):
         hidden = torch.relu(first._joint(parameters, x, one_hot_actions(rows.actions, first.actions)))
         rewards, futures = _layer(parameters, "outcome", hidden).chunk(2, -1)
         found = {"reward": rewards, "future": futures, "value": first._values(parameters, x)}
-        log_policy = first._log_policy(parameters, x)
+        log_policy = first._log_policy(parameters, x, rows.allowed)
         taken = rows.actions[:, :1].expand(len(x), -1, -1)
         cross_entropy = -(log_policy.gather(-1, taken).squeeze(-1) * weights.own).mean(1)
         error = _error(found, targets, weights)
@@ -421,8 +443,8 @@ class Twins(_NetworkEstimator):
 
         VI_i|j = r_j(s, a) - r_j(s, a_-i) + gamma (F_j(s, a) - F_j(s, a_-i))
 
-    The twin averages over what i did in its place. F is the discounted return from the next step on, as it was observed, and is
-    discounted once. The errors of a network and its twin do not cancel: see docs/reciprocators.md.
+    The twin averages over what i did in its place, which was allowed. F is the discounted return from the next step on, as it was
+    observed, and is discounted once. The errors of a network and its twin do not cancel: see docs/reciprocators.md.
     """
 
     def __init__(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -35,6 +37,7 @@ class WorldFacts(NamedTuple):
     title: str  # what the world is called in messages; worlds of one title are the same but for their env_config
     episode_length: int | None = None  # steps after which every episode is cut off, where the world says so
     fully_observed: bool = False  # every agent's observation shows the whole state
+    masked: bool = False  # the world announces masks of actions; those in infos are not announced
 
 
 class Action(NamedTuple):
@@ -66,6 +69,7 @@ class AgentModule(TorchRLModule, ABC):
         state: State,
         generator: torch.Generator,
         explore: bool,
+        allowed: Tensor | None = None,
     ) -> Action:
         """Actions of a group.
 
@@ -76,6 +80,8 @@ class AgentModule(TorchRLModule, ABC):
             state: name -> `[G, M, size]`, see `initial_state`; rows of games that just began are zero.
             generator: the source of all chance.
             explore: sample from the policy; otherwise its most probable action.
+            allowed: `[G, M, A]` bool, what may be done; None: everything, at all times. It is handed over only where the world
+                has masks, so that kinds without this argument play in all other worlds.
         """
 
     @classmethod
@@ -116,6 +122,7 @@ class AgentModule(TorchRLModule, ABC):
         actions: Tensor,
         alive: Tensor,
         context: Tensor,
+        masks: Tensor | None = None,
     ) -> Tensor:
         """The context `[G, M, E]` after a step; asked of agents that have one, once all agents have chosen their actions.
 
@@ -129,6 +136,7 @@ class AgentModule(TorchRLModule, ABC):
             actions: `[B, N]` of all agents.
             alive: `[B, N]`, who takes part in the step.
             context: `[G, M, E]` before the step.
+            masks: `[B, N, A]` bool, what all might do; None: everything. Handed over only where the world has masks.
         """
         return context
 
@@ -244,6 +252,18 @@ class AgentKind(ABC):
     def statistics(self) -> dict[str, float]:
         """What this kind logs per iteration beside its losses."""
         return {}
+
+
+@cache
+def check_action_masks(kind: str, module: type[AgentModule]) -> None:
+    """Raises SettingError if agents of this kind cannot be told which actions are allowed."""
+    for method, argument in (("act", "allowed"), ("notice", "masks")):
+        if argument not in inspect.signature(getattr(module, method)).parameters:
+            raise SettingError(
+                f"The world has masks of actions, but agents of kind {kind!r} do not look at them: "
+                f"{module.__qualname__}.{method} takes no argument {argument!r}. Give it one (see AgentModule.{method}), or choose "
+                "another kind."
+            )
 
 
 KINDS: dict[str, type[AgentKind]] = {}

@@ -36,6 +36,8 @@ from rllib_empathy.policies.networks import (
     Parameters,
     evaluate,
     log_policies,
+    masked,
+    num_allowed,
     prepare,
     stack_parameters,
 )
@@ -351,9 +353,10 @@ def _wishes(group: LearningGroup, joint: JointTrajectory, returns: Tensor, giver
 def _log_probs(group: LearningGroup, joint: JointTrajectory, parameters: Parameters, exploration: Tensor) -> Tensor:
     """log pi(a | o) of the group's rows, `[G, T, M]`, under the policy that explores."""
     answer = evaluate(group.modules[0].architecture, parameters, group.gather(joint.observations))
-    log_policy = log_policies(answer.logits)
+    allowed = group.allowed(joint)
+    log_policy = log_policies(masked(answer.logits, allowed))
     taken = log_policy.gather(-1, group.gather(joint.actions).long().unsqueeze(-1)).squeeze(-1)
-    return exploring(taken, exploration, log_policy.shape[-1])
+    return exploring(taken, exploration, num_allowed(log_policy.shape[-1], allowed))
 
 
 def _members(groups: Sequence[LearningGroup]) -> list[tuple[LIO, LIOModule]]:

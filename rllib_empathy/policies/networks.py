@@ -228,6 +228,34 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
 
+FORBIDDEN = -1e30
+"""Logit of an action that is not allowed: its probability is exactly 0, and products of the two stay finite."""
+
+
+def masked(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Logits or log-probabilities `[..., A]` in which actions that are not allowed have no probability, and learn nothing.
+
+    Args:
+        logits: `[..., A]`.
+        allowed: bool, of a shape that fits; None: everything, and the logits stay what they are.
+    """
+    return logits if allowed is None else logits.masked_fill(~allowed, FORBIDDEN)
+
+
+def num_allowed(num_actions: int, allowed: Tensor | None) -> Tensor | int:
+    """How many of A actions are allowed, `[...]` for masks `[..., A]`; A without a mask."""
+    return num_actions if allowed is None else allowed.sum(-1).clamp(min=1)
+
+
+def renormalised(policy: Tensor, allowed: Tensor | None) -> Tensor:
+    """Probabilities `[..., A]` given that an allowed action is taken; even ones over these, if the policy takes none of them."""
+    if allowed is None:
+        return policy
+    kept = policy * allowed
+    total, even = kept.sum(-1, keepdim=True), allowed / num_allowed(0, allowed).unsqueeze(-1)  # type: ignore[union-attr]
+    return torch.where(total > 0, kept / torch.where(total > 0, total, 1.0), even.to(kept.dtype))
+
+
 def log_policies(logits: Tensor) -> Tensor:
     """log softmax of logits `[G, ..., A]`, one row of actions after the other: along so short a last axis it is slow."""
     return torch.log_softmax(logits.movedim(-1, 1).contiguous(), 1).movedim(1, -1)

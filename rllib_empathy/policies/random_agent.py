@@ -10,13 +10,14 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor
 
+from env_registry.action_masks import ACTION_MASK
 from env_registry.parameters import Settings
 from rllib_empathy.policies.kind import Action, AgentKind, AgentModule, register_kind
-from rllib_empathy.policies.networks import Parameters, State
+from rllib_empathy.policies.networks import Parameters, State, drawn, masked
 
 
 class RandomModule(AgentModule):
-    """Every action is equally likely."""
+    """Every action that is allowed is equally likely."""
 
     @property
     def group(self) -> Hashable:
@@ -31,14 +32,20 @@ class RandomModule(AgentModule):
         state: State,
         generator: torch.Generator,
         explore: bool,
+        allowed: Tensor | None = None,
     ) -> Action:
         choices = int(modules[0].action_space.n)
+        if allowed is not None:
+            even = torch.log_softmax(masked(torch.zeros(allowed.shape), allowed), -1)
+            drawn_ones = drawn(even, generator)
+            return Action(drawn_ones, even.gather(-1, drawn_ones.unsqueeze(-1)).squeeze(-1), {})
         actions = torch.randint(choices, observations.shape[:2], generator=generator)
         return Action(actions, torch.full(actions.shape, -log(choices)), {})
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         rows = batch[Columns.OBS].shape[0]
-        return {Columns.ACTION_DIST_INPUTS: torch.zeros(rows, int(self.action_space.n))}
+        even = torch.zeros(rows, int(self.action_space.n))
+        return {Columns.ACTION_DIST_INPUTS: masked(even, batch.get(ACTION_MASK))}
 
 
 class RandomOptions(Settings):

@@ -166,6 +166,7 @@ class ReciprocatorModule(ActorCriticModule):
         actions: Tensor,
         alive: Tensor,
         context: Tensor,
+        masks: Tensor | None = None,
     ) -> Tensor:
         first = modules[0]
         balances, steps, _ = context.split((first.num_balances, 1, 2 * first.num_balances), -1)
@@ -173,7 +174,7 @@ class ReciprocatorModule(ActorCriticModule):
         if first.num_balances:
             assert isinstance(parameters, Prepared)
             time = steps[0, : len(actions), 0] / first.time_unit
-            views = Views.of(observations, actions, alive, time)
+            views = Views.of(observations, actions, alive, time, masks)
             influence = first.estimator.influence(parameters.beside, views)
             each = torch.arange(len(modules)).unsqueeze(1) % len(influence)  # shared estimators are one
             exchanged = tuple(c[each, :, agents].flatten(1, 2) for c in (received(influence), influence))
@@ -346,7 +347,7 @@ class Reciprocator(PPO):
             self._influence = self._twin._influence
         if self._influence is None:
             time = elapsed_steps(joint.starts) / module.time_unit
-            views = Views.of(joint.observations, joint.actions, joint.alive, time)
+            views = Views.of(joint.observations, joint.actions, joint.alive, time, joint.action_masks)
             self._influence = module.estimator.influence(stack_parameters([module.estimator]), views)[0]
         return received(self._influence)[:, :, agent], self._influence[:, :, agent]
 

@@ -1,7 +1,8 @@
 """Agents that follow a script and never learn: partners of known character for those that do.
 
 They keep all of their reward, and receive what others give them. Chance is part of a script, so they act alike whether or not
-the population explores.
+the population explores. They do not look at masks of actions: where a script chooses what a world forbids, the runner stops
+with an error that says so.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class ScriptedModule(AgentModule):
         state: State,
         generator: torch.Generator,
         explore: bool,
+        allowed: Tensor | None = None,
     ) -> Action:
         actions = modules[0]._choose(observations.flatten(0, 1), generator).view(observations.shape[:2])
         return Action(actions, torch.zeros(actions.shape), {})
@@ -167,6 +169,7 @@ class MemoryOneModule(AgentModule):
         state: State,
         generator: torch.Generator,
         explore: bool,
+        allowed: Tensor | None = None,
     ) -> Action:
         probability = parameters["cooperation"].gather(1, observations.argmax(-1))
         # Numbers in [0, 1) are never below 0 and always below 1: a sure thing is sure.

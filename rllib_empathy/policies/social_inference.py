@@ -5,15 +5,17 @@ Kong et al. 2024 (arXiv 2410.07863). Needs an agent's `SocialNetworks` and nothi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rllib_empathy.joint import JointTrajectory
-from rllib_empathy.policies.networks import Parameters, encode, prepare, stack_parameters
+from rllib_empathy.policies.networks import Parameters, encode, masked, prepare, renormalised, stack_parameters
 from rllib_empathy.policies.social_networks import (
     SocialNetworks,
+    allowed_by_place,
     counterfactual_values,
     perspective,
 )
@@ -61,6 +63,9 @@ def infer_relationships(
     found = torch.zeros(order.shape).to(relationships)  # by place
     observations, alive = joint.observations[:, :, agent][inferred], joint.alive[inferred].gather(1, order)
     actions = joint.actions[inferred].long().gather(1, order)
+    masks = None if joint.action_masks is None else joint.action_masks[inferred]
+    if masks is not None:  # [rows, N, A] by place
+        masks = masks.gather(1, order.unsqueeze(-1).expand(masks.shape))
     social = prepare(networks.relationship_architecture, stack_parameters([networks.relationship]), ROWS_AT_ONCE)
     conversion = prepare(networks.conversion_architecture, stack_parameters([networks.conversion]), ROWS_AT_ONCE)
     for first in range(0, len(found), ROWS_AT_ONCE):
@@ -68,11 +73,13 @@ def infer_relationships(
         seen, taken = observations[rows].unsqueeze(0), actions[rows].unsqueeze(0)
         features = encode(networks.relationship_architecture, social, seen)
         values = counterfactual_values(social, features, taken, networks.joint_actions)
-        predictions = _predictions(networks, options, social, conversion, seen)
+        allowed = allowed_by_place(masks if masks is None else masks[rows].unsqueeze(0), networks.joint_actions)
+        predictions = _predictions(networks, options, social, conversion, seen, allowed)
         for place, (alternatives, predicted) in enumerate(zip(values, predictions, strict=True), 1):
             chosen = taken[..., place : place + 1]
+            of_taken = alternatives.gather(-1, chosen).squeeze(-1)
             relationship = social_relationship(
-                alternatives.gather(-1, chosen).squeeze(-1), alternatives, predicted, options.minimum_range, noise
+                of_taken, alternatives, predicted, options.minimum_range, noise, allowed[place]
             )[0]
             there = alive[rows, place]
             if options.visible_only:
@@ -89,19 +96,27 @@ def infer_relationships(
 
 
 def _predictions(
-    networks: SocialNetworks, options: SocialOptions, social: Parameters, conversion: Parameters, seen: Tensor
+    networks: SocialNetworks,
+    options: SocialOptions,
+    social: Parameters,
+    conversion: Parameters,
+    seen: Tensor,
+    allowed: Sequence[Tensor | None],
 ) -> list[Tensor]:
-    """Predicted policies `[1, M, A_k]` of the co-players in places 1 .. N-1.
+    """Predicted policies `[1, M, A_k]` of the co-players in places 1 .. N-1, over what is allowed to them.
 
     An agent can imagine itself only in places with as many actions as it has; elsewhere all actions are equally likely.
     """
     own, *others = networks.joint_actions
     rows = seen.shape[1]
-    predictions = [torch.full((1, rows, choices), 1 / choices, device=seen.device) for choices in others]
+    predictions = [
+        renormalised(torch.full((1, rows, choices), 1 / choices, device=seen.device), open_to)
+        for choices, open_to in zip(others, allowed[1:], strict=True)
+    ]
     alike = [place for place, choices in enumerate(others, 1) if choices == own]
     if options.perspective_taking and alike:
         places = torch.tensor(alike, device=seen.device).expand(rows, -1)
-        policies = perspective(networks, social, conversion, seen, places)[1].softmax(-1)
-        for place, policy in zip(alike, policies.unbind(2), strict=True):
-            predictions[place - 1] = policy
+        logits = perspective(networks, social, conversion, seen, places)[1]
+        for place, of_place in zip(alike, logits.unbind(2), strict=True):
+            predictions[place - 1] = masked(of_place, allowed[place]).softmax(-1)
     return predictions

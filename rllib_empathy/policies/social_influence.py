@@ -14,7 +14,7 @@ from env_registry.parameters import SettingError
 from rllib_empathy.joint import JointTrajectory, rows_of
 from rllib_empathy.policies.actor_critic import ActorCriticModule, Schedule
 from rllib_empathy.policies.kind import AgentKind, Statistics, WorldFacts, register_kind
-from rllib_empathy.policies.networks import encode, evaluate, prepare, stack_parameters
+from rllib_empathy.policies.networks import encode, evaluate, masked, prepare, stack_parameters
 from rllib_empathy.policies.other_models import (
     OtherModels,
     by_co_player,
@@ -66,7 +66,8 @@ class SocialInfluence(PPO):
     """PPO on  r + weight sum_j D_KL[p(a_j | a, s) || sum_a' pi(a' | s) p(a_j | a', s)], a_j the others' next actions.
 
     The decentralised form: predictions are the agent's own models of others (the paper's MOA), learned from what they did. The
-    influence is a reward and constant for all gradients.
+    influence is a reward and constant for all gradients. What is forbidden is no alternative of the agent's (pi is 0 there). The
+    others' next actions are predicted among all that they have: what will be allowed to them may depend on what it does now.
     """
 
     name = "social_influence"
@@ -108,8 +109,9 @@ class SocialInfluence(PPO):
         }
         starts = joint.starts.repeat(1, len(self.agents))
         parameters = module.stacked([module], seen.shape[1] * seen.shape[2])
-        policy = evaluate(module.architecture, parameters, seen, state, starts).logits
         batch = SocialBatch.of(agents, joint)
+        allowed = None if batch.masks is None else batch.masks[..., 0, : module.models.joint_actions[0]]
+        policy = masked(evaluate(module.architecture, parameters, seen, state, starts).logits, allowed)
         influence = influence_on_others(module.models, seen, batch.actions, policy.softmax(-1), batch.alive)
         influence = influence.clamp(max=self.options.influence_clip).reshape(len(joint.rewards), len(self.agents), -1)
         self._influence = {agent: influence[:, place] for place, agent in enumerate(self.agents)}

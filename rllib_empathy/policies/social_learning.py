@@ -16,7 +16,15 @@ from torch.nn import functional
 
 from rllib_empathy.joint import JointTrajectory, rows_of, some_rows
 from rllib_empathy.policies.kind import Statistics
-from rllib_empathy.policies.networks import Parameters, encode, in_pieces, log_policies, prepare, stack_parameters
+from rllib_empathy.policies.networks import (
+    Parameters,
+    encode,
+    in_pieces,
+    log_policies,
+    masked,
+    prepare,
+    stack_parameters,
+)
 from rllib_empathy.policies.social_networks import SocialNetworks, joint_action_values, perspective, social_logits
 from rllib_empathy.policies.social_options import SocialOptions
 
@@ -67,11 +75,13 @@ class SocialBatch(NamedTuple):
     alive: Tensor  # [G, T, M, N]
     goes_on: Tensor  # [G, T, M], the own future goes on in the next row in which the agent is alive
     ends: Tensor  # [G, T, M], it ends here
+    masks: Tensor | None = None  # [G, T, M, N, A], what all might do; None: everything
 
     @classmethod
     def of(cls, agents: Tensor, joint: JointTrajectory) -> SocialBatch:
         """The rows of the agents `[G, n]`."""
         ended = (joint.terminated | joint.truncated).unsqueeze(-1)
+        masks = joint.masks_by_place()
         return cls(
             observations=rows_of(agents, joint.observations).flatten(3),
             actions=rows_of(agents, joint.by_place(joint.actions.long())),
@@ -80,11 +90,12 @@ class SocialBatch(NamedTuple):
             alive=rows_of(agents, joint.by_place(joint.alive)),
             goes_on=rows_of(agents, joint.alive & joint.survives & ~ended),
             ends=rows_of(agents, joint.alive & (~joint.survives | joint.terminated.unsqueeze(-1))),
+            masks=None if masks is None else rows_of(agents, masks),
         )
 
     def games(self, chosen: Tensor) -> SocialBatch:
         """Some of the M rows, over all steps."""
-        return SocialBatch(*(some_rows(column, chosen) for column in self))
+        return SocialBatch(*(some_rows(column, chosen) for column in self if column is not None))
 
 
 def relationship_loss(
@@ -109,16 +120,17 @@ def relationship_loss(
     """
     groups, steps, rows = batch.rewards.shape
     seen, actions = batch.observations.flatten(1, 2), batch.actions.flatten(1, 2)
+    own_masks = () if batch.masks is None else (batch.masks[..., 0, : networks.joint_actions[0]].flatten(1, 2),)
     prepared = prepare(networks.relationship_architecture, social, steps * rows)
 
-    def evaluate(seen: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(seen: Tensor, actions: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         features = encode(networks.relationship_architecture, prepared, seen)
-        log_policy = log_policies(social_logits(prepared, features))
+        log_policy = log_policies(masked(social_logits(prepared, features), allowed))
         values = joint_action_values(prepared, features, actions, networks.joint_actions)
         return values, log_policy.gather(-1, actions[..., :1]).squeeze(-1)
 
     values, log_probs = (
-        column.reshape(groups, steps, rows) for column in in_pieces(evaluate, ROWS_AT_ONCE, seen, actions)
+        column.reshape(groups, steps, rows) for column in in_pieces(evaluate, ROWS_AT_ONCE, seen, actions, *own_masks)
     )
     gamma = values.new_tensor([each.social_gamma for each in options]).view(-1, 1, 1)
     following = _next_rows(batch.alive[..., 0])
@@ -187,6 +199,9 @@ def perspective_loss(
         places.unsqueeze(1),
     )
     converted, logits = converted.squeeze(2), logits.squeeze(2)
+    if batch.masks is not None:
+        open_to = batch.masks.flatten(1, 2)[:, rows, places, : networks.joint_actions[0]]
+        logits = masked(logits, open_to)
     taken = actions[:, rows, places]
     counts = (alive[:, rows, places] & alive[:, rows, torch.zeros_like(places)]).to(logits.dtype)
     weight = counts / counts.sum(1, keepdim=True).clamp(min=1)

@@ -129,6 +129,13 @@ def social_logits(parameters: Parameters, features: Tensor) -> Tensor:
     return linear(hidden, parameters["policy_out.weight"], parameters["policy_out.bias"])
 
 
+def allowed_by_place(masks: Tensor | None, joint_actions: Sequence[int]) -> list[Tensor | None]:
+    """Masks `[..., N, A]` in order of place as one for each place, `[..., A_k]`; Nones where there are none."""
+    if masks is None:
+        return [None] * len(joint_actions)
+    return [masks[..., place, :choices] for place, choices in enumerate(joint_actions)]
+
+
 def joint_one_hot(actions: Tensor, joint_actions: Sequence[int]) -> Tensor:
     """One-hot joint actions `[..., sum of all A]` from actions `[..., N]` in order of place."""
     first = torch.tensor([sum(joint_actions[:place]) for place in range(len(joint_actions))], device=actions.device)

@@ -15,6 +15,7 @@ def social_relationship(
     predicted_policy: Tensor,
     minimum_range: float = 0.0,
     noise: Tensor | float = 0.0,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """How much a co-player's action did for the focal agent, compared with what it was expected to do, in [-1, 1].
 
@@ -26,14 +27,17 @@ def social_relationship(
         q_taken: `[...]`, the focal agent's value of the joint action that was taken.
         q_alternatives: `[..., A]`, its values with the co-player's action replaced by each of its A actions, the taken one
             included.
-        predicted_policy: `[..., A]`, the focal agent's prediction of the co-player; sums to 1.
+        predicted_policy: `[..., A]`, the focal agent's prediction of the co-player; sums to 1, over allowed actions alone.
         minimum_range: ranges up to this count as zero.
         noise: the values' typical error, added to the range (our addition): what does not stand out from it counts little.
+        allowed: `[..., A]` bool, what the co-player might have done: its other actions are no alternatives. None: all are.
 
     Returns:
         `[...]`; 0 where the range of the alternatives is zero (up to rounding).
     """
     baseline = (predicted_policy * q_alternatives).sum(-1)
+    if allowed is not None:  # the range is then that of allowed actions: the others take the value of what was done
+        q_alternatives = torch.where(allowed, q_alternatives, q_taken.unsqueeze(-1))
     highest, lowest = q_alternatives.amax(-1), q_alternatives.amin(-1)
     rounding = 4 * torch.finfo(q_alternatives.dtype).eps * torch.maximum(highest.abs(), lowest.abs())
     spread = highest - lowest

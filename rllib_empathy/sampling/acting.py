@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rllib_empathy.policies.kind import CONTEXT, AgentModule
+from env_registry.parameters import SettingError
+from rllib_empathy.policies.kind import CONTEXT, AgentModule, check_action_masks
 from rllib_empathy.policies.networks import Parameters, State
 from rllib_empathy.population import Population
 
@@ -36,6 +37,7 @@ class JointPolicy:
             for members in groups.values()
         ]
         self._num_agents = sum(group.agents.numel() for group in self._groups)
+        self._module_of = population.module_of_agent
         self._generator = generator
 
     def weights_changed(self) -> None:
@@ -62,21 +64,33 @@ class JointPolicy:
         return out
 
     @torch.no_grad()
-    def notice(self, observations: NDArray, actions: NDArray[np.int64], alive: NDArray[np.bool_]) -> None:
+    def notice(
+        self,
+        observations: NDArray,
+        actions: NDArray[np.int64],
+        alive: NDArray[np.bool_],
+        masks: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Tells agents that keep a context what all have done.
 
         Args:
             observations: `[B, N, *shape]` on which they acted.
             actions: `[B, N]`.
             alive: `[B, N]`, who takes part.
+            masks: `[B, N, A]`, what all might do; None: everything.
         """
+        might = None if masks is None else torch.from_numpy(masks)
         for group in self._groups:
             if CONTEXT in group.state:
-                group.notice(*map(torch.from_numpy, (observations, actions, alive)))
+                group.notice(torch.from_numpy(observations), torch.from_numpy(actions), torch.from_numpy(alive), might)
 
     @torch.no_grad()
     def act(
-        self, observations: NDArray, starts: NDArray[np.bool_], explore: bool
+        self,
+        observations: NDArray,
+        starts: NDArray[np.bool_],
+        explore: bool,
+        masks: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Actions and their log-probabilities, both `[B, N]`.
 
@@ -84,14 +98,32 @@ class JointPolicy:
             observations: `[B, N, *shape]`.
             starts: `[B]`, games that have just begun: states are cleared there.
             explore: sample; otherwise the most probable action.
+            masks: `[B, N, A]`, what is allowed, see `env_registry.action_masks.allowed_actions`; None: everything.
+
+        Raises:
+            SettingError: an agent cannot be told, or does not care, what is allowed.
         """
         seen = torch.from_numpy(observations)
         begun = torch.from_numpy(starts)
         actions = np.empty(observations.shape[:2], np.int64)
         log_probs = np.empty(observations.shape[:2], np.float32)
+        allowed = None if masks is None else torch.from_numpy(masks)
         for group in self._groups:
-            group.act(seen, begun, self._generator, explore, actions, log_probs)
+            group.act(seen, begun, self._generator, explore, actions, log_probs, allowed)
+        if masks is not None:
+            self._check_allowed(actions, masks)
         return actions, log_probs
+
+    def _check_allowed(self, actions: NDArray[np.int64], masks: NDArray[np.bool_]) -> None:
+        """Whatever the kinds are: no forbidden action goes to the world."""
+        forbidden = ~np.take_along_axis(masks, actions[..., None], -1)[..., 0]
+        if forbidden.any():
+            game, agent = np.argwhere(forbidden)[0].tolist()
+            raise SettingError(
+                f"Agent {agent} ({self._module_of[agent]!r}) chose action {actions[game, agent]} in game {game}, where the world "
+                f"allows {np.flatnonzero(masks[game, agent]).tolist()}: its kind does not keep to masks of actions. Choose "
+                "another kind for this world."
+            )
 
     def states(self) -> tuple[dict[str, NDArray], ...]:
         """What every agent carries through its episode, name -> `[B, size]`."""
@@ -132,6 +164,7 @@ class _Group:
         explore: bool,
         actions: NDArray[np.int64],
         log_probs: NDArray[np.float32],
+        masks: Tensor | None = None,
     ) -> None:
         if self.parameters is None:
             self.parameters = self.modules[0].stacked(self.modules, self.agents.shape[1] * self.num_games)
@@ -140,14 +173,22 @@ class _Group:
             self.state = {name: value * going for name, value in self.state.items()}
         mine = observations[:, self.agents.flatten()].transpose(0, 1)
         mine = mine.reshape(len(self.modules), -1, *observations.shape[2:])
-        answer = self.modules[0].act(self.modules, self.parameters, mine, self.state, generator, explore)
+        told = {} if masks is None else {"allowed": self._allowed(masks)}
+        answer = self.modules[0].act(self.modules, self.parameters, mine, self.state, generator, explore, **told)
         self.state = answer.state
         columns = self.agents.flatten().numpy()
         actions[:, columns] = answer.actions.reshape(len(columns), -1).T.numpy()
         log_probs[:, columns] = answer.log_probs.reshape(len(columns), -1).T.numpy()
 
-    def notice(self, observations: Tensor, actions: Tensor, alive: Tensor) -> None:
+    def _allowed(self, masks: Tensor) -> Tensor:
+        """The rows' masks, `[G, M, A]` with A of these agents, from those of all, `[B, N, A]`."""
+        check_action_masks(type(self.modules[0]).__name__, type(self.modules[0]))
+        own = masks[:, self.agents.flatten(), : int(self.modules[0].action_space.n)].transpose(0, 1)
+        return own.reshape(len(self.modules), -1, own.shape[-1])
+
+    def notice(self, observations: Tensor, actions: Tensor, alive: Tensor, masks: Tensor | None = None) -> None:
         assert self.parameters is not None
+        told = {} if masks is None else {"masks": masks}
         self.state[CONTEXT] = self.modules[0].notice(
-            self.modules, self.parameters, self.agents, observations, actions, alive, self.state[CONTEXT]
+            self.modules, self.parameters, self.agents, observations, actions, alive, self.state[CONTEXT], **told
         )

@@ -32,6 +32,7 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
+from env_registry.action_masks import allowed_actions
 from env_registry.failures import raise_told
 from env_registry.game import World
 from env_registry.parameters import SettingError
@@ -291,14 +292,16 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         events: dict[str, list[NDArray]] = {name: [] for name in self.world.event_names}
         tails: list[tuple[int, NDArray, NDArray]] = []
         seats: list[NDArray] = []
+        masks: list[NDArray | None] = []
         contexts: list[NDArray | None] = []
         tail_contexts: list[NDArray | None] = []
         while len(rows["rewards"]) < steps if steps is not None else under_way.any():
             if whole_episodes and len(rows["rewards"]) == self.config.max_episode_steps:
                 raise self._endless(under_way)
             contexts.append(self.policy.context(self._begun))
-            actions, log_probs = self.policy.act(self._observations, self._begun, explore)
-            self.policy.notice(self._observations, actions, self.world.alive)
+            masks.append(allowed_actions(self.world, self._totals.lengths))
+            actions, log_probs = self.policy.act(self._observations, self._begun, explore, masks[-1])
+            self.policy.notice(self._observations, actions, self.world.alive, masks[-1])
             alive = self.world.alive & under_way[:, None]
             if isinstance(self.world, ShuffledSeats):
                 seats.append(self.world.seats)
@@ -351,6 +354,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             },
             context=_joined(np.stack, contexts),
             tail_context=_joined(np.concatenate, tail_contexts),
+            action_masks=_all_masks(masks),
         )
         self._steps_played += len(rows["rewards"])
         self._warn_of_no_returns()
@@ -439,6 +443,12 @@ class JointEnvRunner(EnvRunner, Checkpointable):
 
 def _rows(column: NDArray | None, games: NDArray) -> NDArray | None:
     return None if column is None else column[games]
+
+
+def _all_masks(masks: list[NDArray | None]) -> NDArray | None:
+    """`[T, B, N, A]`; everything is allowed before the world says for the first time that something is not."""
+    shown = next((mask for mask in masks if mask is not None), None)
+    return None if shown is None else np.stack([np.ones_like(shown) if mask is None else mask for mask in masks])
 
 
 def _joined(join: Callable[[list[Any]], NDArray], columns: list[NDArray | None]) -> NDArray | None:

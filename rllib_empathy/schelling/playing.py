@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from env_registry.action_masks import allowed_actions
 from env_registry.parameters import SettingError
 from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.policies import KINDS
@@ -57,10 +58,11 @@ def play_mixtures(
     observations, begun = playing.reset(seed), np.ones(games, np.bool_)
     returns, under_way = np.zeros((games, players)), np.ones((games, 1), np.bool_)
     while under_way.any():
-        chosen = [policy.act(observations, begun, explore=True)[0] for policy in policies]
+        masks = allowed_actions(playing)
+        chosen = [policy.act(observations, begun, explore=True, masks=masks)[0] for policy in policies]
         actions = np.where(cooperates, *chosen)
         for policy in policies:
-            policy.notice(observations, actions, playing.alive)
+            policy.notice(observations, actions, playing.alive, masks)
         step = playing.step(actions)
         returns += step.rewards * under_way
         observations, begun = step.observations, step.terminated | step.truncated

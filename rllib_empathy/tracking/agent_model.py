@@ -10,6 +10,7 @@ import torch
 from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
 
+from env_registry.parameters import SettingError
 from rllib_empathy.experiments.checkpoints import read_agent, read_config
 from rllib_empathy.sampling.acting import JointPolicy
 
@@ -28,13 +29,21 @@ class AgentModel(PythonModel):
     greedy = False
 
     def load_context(self, context: Any) -> None:
-        """Reads the checkpoint, which can run code: load only models that you trust."""
+        """Reads the checkpoint, which can run code: load only models that you trust.
+
+        Raises:
+            SettingError: the world has masks of actions, which a model is not told.
+        """
         checkpoint = Path(context.artifacts["checkpoint"])
         config = read_config(checkpoint)
         self._population = config.resolved_population()
-        self._modules = {
-            member.module_id: read_agent(checkpoint, member.agents[0]).module() for member in self._population.members
-        }
+        agents = {member.module_id: read_agent(checkpoint, member.agents[0]) for member in self._population.members}
+        if any(agent.masked for agent in agents.values()):
+            raise SettingError(
+                "The world of these agents has masks of actions, which an MLflow model is not told. Use load_agent(...) with "
+                "act(observation, action_mask=...)."
+            )
+        self._modules = {module_id: agent.module() for module_id, agent in agents.items()}
         self._generator = torch.Generator().manual_seed(config.seed or 0)
         self._num_games = 0
 

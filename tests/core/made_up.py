@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ def made_up(
     joins: float = 0.2,
     seats: bool = False,
     context: int = 3,
+    masks: bool = False,
 ) -> JointTrajectory:
     """A trajectory of numpy columns as a runner would make it.
 
@@ -40,6 +42,7 @@ def made_up(
         joins: probability that an absent agent comes in after a step.
         seats: agents sit anywhere, and elsewhere in each episode.
         context: numbers that every agent keeps of its episode.
+        masks: some actions are forbidden, though not those that were taken; nothing is to absent agents.
     """
     rng = np.random.default_rng(seed)
     rows: dict[str, list[Any]] = {name: [] for name in ("alive", "survives", "starts", "terminated", "truncated")}
@@ -77,7 +80,7 @@ def made_up(
             return rng.integers(0, 256, (*leading, *shape), np.uint8)
         return rng.normal(size=(*leading, *shape)).astype(np.float32)
 
-    return JointTrajectory(
+    joint = JointTrajectory(
         observations=observations(*size),
         actions=rng.integers(0, actions, size),
         log_probs=np.log(rng.uniform(0.05, 0.9, size)).astype(np.float32),
@@ -96,6 +99,10 @@ def made_up(
         context=rng.normal(size=(*size, context)).astype(np.float32),
         tail_context=rng.normal(size=(len(tails), agents, context)).astype(np.float32),
     )
+    if not masks:
+        return joint
+    allowed = (rng.random((*size, actions)) < 0.4) | (np.arange(actions) == joint.actions[..., None])
+    return replace(joint, action_masks=allowed | ~joint.alive[..., None])
 
 
 def shuffled(joint: JointTrajectory, games: np.ndarray, agents: np.ndarray) -> JointTrajectory:
@@ -103,6 +110,8 @@ def shuffled(joint: JointTrajectory, games: np.ndarray, agents: np.ndarray) -> J
     place = np.argsort(games)
     per_agent = ("observations", "actions", "log_probs", "rewards", "alive", "survives", "context")
     columns = {name: getattr(joint, name)[:, games][:, :, agents] for name in per_agent}
+    if joint.action_masks is not None:
+        columns["action_masks"] = joint.action_masks[:, games][:, :, agents]
     columns |= {name: getattr(joint, name)[:, games] for name in ("starts", "terminated", "truncated")}
     return JointTrajectory(
         **columns,

@@ -19,7 +19,7 @@ from tests.core.made_up import made_up
 
 few = settings(max_examples=25, deadline=None)
 MEMORY = {"h": 3, "c": 2}
-full = partial(made_up, seats=True)
+full = partial(made_up, seats=True, masks=True)
 """Every column is there."""
 
 
