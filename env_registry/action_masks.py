@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Dict, Discrete, Space
+from gymnasium.spaces.utils import flatdim
 from numpy.typing import NDArray
 
 from env_registry.game import Array, World
@@ -54,6 +55,24 @@ def parted(observation: Any) -> tuple[Any, Array | None]:
         return observation, None
     others = {name: part for name, part in observation.items() if name != ACTION_MASK}
     return next(iter(others.values())) if len(others) == 1 else others, observation[ACTION_MASK]
+
+
+def parted_rows(space: Space[Any], observations: Any) -> tuple[Any, Array | None]:
+    """Many observations of a space that holds a mask, apart: what is seen, and the masks, both with the leading axis.
+
+    Args:
+        space: of one observation, with its mask.
+        observations: each part with a leading axis, or `[rows, size]` where they were flattened (Gymnasium's `flatten`).
+    """
+    if not has_mask(space) or isinstance(observations, Mapping):
+        return parted(observations)
+    assert isinstance(space, Dict)
+    ends = np.cumsum([flatdim(part) for part in space.spaces.values()])
+    name = list(space.spaces).index(ACTION_MASK)
+    first, last = int(ends[name - 1]) if name else 0, int(ends[name])
+    if np.ndim(observations) != 2 or observations.shape[1] != ends[-1]:
+        return observations, None
+    return np.delete(observations, slice(first, last), 1), observations[:, first:last]
 
 
 def check_mask_space(agent: Any, space: Space[Any], actions: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +15,14 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.spaces.space_utils import batch
 
+from env_registry.action_masks import ACTION_MASK, as_mask, parted_rows, without_mask
 from env_registry.game import Array
 from env_registry.observations import ObservationLayout
 from env_registry.parameters import SettingError
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.stock.seats import AgentID, Seat
+
+logger = logging.getLogger(__name__)
 
 
 class Steps(NamedTuple):
@@ -39,6 +43,9 @@ class EpisodeAdapter:
     that it is paid for an action until it observes again is, as in RLlib's episodes, the reward of the row in which it acted. A
     step that was begun before the chunk counts as begun with it; one that is not completed in the chunk belongs to the next.
 
+    Masks of actions, in observations or infos (`env_registry.action_masks`), become the trajectory's; they are no part of what is
+    seen. What was done counts as allowed: whether policies keep to masks is the user's affair, and a warning says where not.
+
     Args:
         seats: all agents that may ever appear, in order of their index.
 
@@ -49,7 +56,9 @@ class EpisodeAdapter:
     def __init__(self, seats: Sequence[Seat]) -> None:
         self.seats = tuple(seats)
         self._index = {seat.agent_id: number for number, seat in enumerate(self.seats)}
-        self.layout = ObservationLayout({seat.agent_id: seat.observation_space for seat in self.seats})
+        self.layout = ObservationLayout({seat.agent_id: without_mask(seat.observation_space) for seat in self.seats})
+        self._choices = [int(s.action_space.n) if isinstance(s.action_space, Discrete) else 0 for s in self.seats]
+        self._told_of_forbidden = False
 
     def joint(self, episodes: Sequence[MultiAgentEpisode]) -> tuple[JointTrajectory, list[Steps]]:
         """The episodes as a trajectory (numpy columns), and where each agent's steps are in it.
@@ -65,6 +74,7 @@ class EpisodeAdapter:
         actions, log_probs, rewards = np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros(size, np.float32)
         alive, survives = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
         starts, terminated, truncated = np.zeros((3, *size[:2]), np.bool_)
+        masks = np.ones((*size, max(self._choices)), np.bool_)
         steps: list[Steps] = []
         for game, episode in enumerate(episodes):
             ends_here = len(episode) - 1
@@ -80,11 +90,13 @@ class EpisodeAdapter:
                 rows = np.maximum(times[:-1], 0)  # a step begun before the chunk counts as begun with it
                 steps.append(Steps(game, agent, rows))
                 shown = np.zeros((len(times), *seen[0]), seen[1])
-                self._write(agent, own.get_observations(), shown)
+                allowed = self._write(agent, own, shown)
                 observations[rows, game, agent] = shown[:-1]
                 if times[-1] > ends_here:
                     tails[game, agent] = shown[-1]
                 actions[rows, game, agent] = self._actions(agent, own)
+                if allowed is not None:
+                    masks[rows, game, agent] = self._masks(agent, allowed[:-1], actions[rows, game, agent])
                 rewards[rows, game, agent] = self._rewards(own)
                 if Columns.ACTION_LOGP in own.extra_model_outputs:
                     log_probs[rows, game, agent] = own.get_extra_model_outputs(Columns.ACTION_LOGP)
@@ -104,6 +116,7 @@ class EpisodeAdapter:
             tail_steps=np.array([len(episode) - 1 for episode in episodes]),
             tail_games=np.arange(games),
             tail_observations=tails,
+            action_masks=None if masks.all() else masks,
         )
         return joint, steps
 
@@ -141,16 +154,41 @@ class EpisodeAdapter:
             )
         return agent
 
-    def _write(self, agent: int, observations: Any, out: Array) -> None:
-        seat = self.seats[agent]
+    def _write(self, agent: int, own: SingleAgentEpisode, out: Array) -> Any:
+        """Writes what an agent saw, and returns the masks that came with it; None: none did."""
+        seat, observations = self.seats[agent], own.get_observations()
         rows = batch(observations) if isinstance(observations, list) else observations
         try:
-            self.layout.write_rows(seat.agent_id, rows, out)
+            seen, masks = parted_rows(seat.observation_space, rows)
+            self.layout.write_rows(seat.agent_id, seen, out)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise SettingError(
                 f"The observations of agent {seat.agent_id!r} do not fit {seat.observation_space} ({error}). Where a connector "
                 "changes the size of observations, let it write them to the batch, not into the episodes."
             ) from error
+        if masks is None:
+            told = [info.get(ACTION_MASK) for info in own.get_infos()]
+            everything = np.ones(self._choices[agent], np.bool_)
+            masks = None if all(mask is None for mask in told) else [everything if m is None else m for m in told]
+        return masks
+
+    def _masks(self, agent: int, allowed: Sequence[Any], actions: Array) -> Array:
+        """The masks of an agent's steps, `[steps, A]`."""
+        seat, choices = self.seats[agent], self._choices[agent]
+        found = np.zeros((len(actions), max(self._choices)), np.bool_)
+        for row, mask in enumerate(allowed):
+            found[row, :choices] = as_mask(seat.agent_id, mask, choices)
+        taken = np.arange(len(actions)), actions
+        if not found[taken].all() and not self._told_of_forbidden:
+            self._told_of_forbidden = True
+            logger.warning(
+                "Agent %r did what its action_mask forbids, and others may: policy %r does not look at the mask. Give it an "
+                "RLModule that does (RLlib's example: action_masking_rlm.py). This is said once.",
+                seat.agent_id,
+                seat.module_id,
+            )
+        found[taken] = True
+        return found
 
     def _actions(self, agent: int, own: SingleAgentEpisode) -> Array:
         space = self.seats[agent].action_space

@@ -147,6 +147,7 @@ def test_everything_of_a_game_stays_with_it(seed, sizes):
         back = joined.games(first, first + games)
         assert not back.alive[steps:].any()
         assert not back.starts[steps:].any()
+        assert back.action_masks[steps:].all()
         cut = {name: getattr(back, name)[:steps] for name in PER_STEP}
         events = {name: column[:steps] for name, column in back.events.items()}
         assert_same(replace(back, **cut, events=events), part)
@@ -157,6 +158,7 @@ PER_STEP = (
     "observations", "actions", "log_probs", "rewards", "alive", "survives", "starts", "terminated", "truncated",
     "seats",
     "context",
+    "action_masks",
 )  # fmt: skip
 
 
