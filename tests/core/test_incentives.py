@@ -113,6 +113,9 @@ class Stage:
     def games(self, seed: int, **options: Any) -> Any:
         made = made_up(seed, agents=len(self.actions), shape=self.shape, whole_episodes=True, **options)
         made = replace(made, actions=made.actions % self.actions, rewards=made.rewards.astype(np.float64))
+        if made.action_masks is not None:
+            taken = np.arange(made.action_masks.shape[-1]) == made.actions[..., None]
+            made = replace(made, action_masks=made.action_masks | taken)
         return made.to_tensors()
 
     def rewards(self, joint: Any, payments: Mapping[int, torch.Tensor]) -> torch.Tensor:
@@ -181,9 +184,12 @@ def slow_objective(stage: Stage, giver: int, before: Any, now: Any, payments: Ma
                 module, {f"actor_critic.{n}": p for n, p in policies[kind_j.module_id].items()}, (batch,)
             )["action_dist_inputs"]
             policy = logits.softmax(-1).reshape(steps, games, agents, -1)
-            share = kind_j.options.exploration
+            masks = now.action_masks
+            might = torch.ones_like(policy) if masks is None else masks[..., : policy.shape[-1]].double()
+            policy = policy * might / (policy * might).sum(-1, keepdim=True)
+            even, share = might / might.sum(-1, keepdim=True), kind_j.options.exploration
             for agent in kind_j.agents:
-                log_probs[agent] = ((1 - share) * policy[:, :, agent] + share / policy.shape[-1]).log()
+                log_probs[agent] = ((1 - share) * policy[:, :, agent] + share * even[:, :, agent]).log()
     total = 0.0
     for t, b in np.ndindex(steps, games):
         others = [returns[t, c] for c in range(games) if c != b and now.alive[t, c].any()]
@@ -210,7 +216,9 @@ POPULATIONS: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("population", POPULATIONS)
-@pytest.mark.parametrize(("shape", "options"), [((3,), {}), ((3,), {"seats": True}), ((2, 3, 3), {})])
+@pytest.mark.parametrize(
+    ("shape", "options"), [((3,), {}), ((3,), {"seats": True}), ((2, 3, 3), {}), ((3,), {"masks": True})]
+)
 def test_the_gradient_is_that_of_what_is_earned_after_the_others_steps(population, shape, options):
     """Finite differences through paying, advantages, the loss of the policies, their steps, and J_i, less the cost."""
     alike = population == "shared" or bool(options)  # agents that share, or change seats, have actions alike

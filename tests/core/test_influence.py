@@ -43,7 +43,7 @@ def estimator_of(form: str, shape: tuple[int, ...] = (5,), players: int = 3, see
 
 def views_of(joint: Any) -> Views:
     time = elapsed_steps(joint.starts) / 10
-    return Views.of(joint.observations.double(), joint.actions, joint.alive, time.double())
+    return Views.of(joint.observations.double(), joint.actions, joint.alive, time.double(), joint.action_masks)
 
 
 def whole(seed: int, shape: tuple[int, ...] = (5,), **made: Any) -> Any:
@@ -75,11 +75,12 @@ def plain_values(estimator: Any, seen: torch.Tensor, seat: int, time: float, act
 @pytest.mark.parametrize("players", [2, 3])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("form", ["counterfactual", "twins"])
+@pytest.mark.parametrize("masks", [False, True])
 @torch.no_grad()
-def test_influence_is_that_of_whole_forward_passes(form, shape, players):
+def test_influence_is_that_of_whole_forward_passes(form, shape, players, masks):
     """One viewer, one co-player and one counterfactual action at a time; two estimators at once."""
     estimators = [estimator_of(form, shape, players, seed) for seed in range(2)]
-    joint = whole(1, shape, steps=4, games=2, agents=players)
+    joint = whole(1, shape, steps=4, games=2, agents=players, masks=masks)
     views = views_of(joint)
     found = estimators[0].influence(stack_parameters(estimators), views)
     assert found.shape == (2, 4, 2, players, players - 1)
@@ -100,7 +101,9 @@ def test_influence_is_that_of_whole_forward_passes(form, shape, players):
             expected = q(taken) - q(taken, twin=1)
         else:
             policy = plain_values(estimators[number], seen, i, time, taken)[1].exp()
-            expected = q(taken) - sum(policy[a].item() * q([a, *taken[1:]]) for a in range(ACTIONS))
+            might = [a for a in range(ACTIONS) if not masks or joint.action_masks[step, game, i, a]]
+            share = sum(policy[a].item() for a in might)
+            expected = q(taken) - sum(policy[a].item() / share * q([a, *taken[1:]]) for a in might)
         assert value == pytest.approx(expected, abs=1e-9)
         compared += 1
     assert compared > 10

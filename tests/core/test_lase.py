@@ -37,7 +37,7 @@ def lase_module(shape: tuple[int, ...], joint_actions: tuple[int, ...]) -> LASEM
 
 
 def random_joint(
-    shape: tuple[int, ...], counts: list[int], seed: int, steps: int = 6, games: int = 4
+    shape: tuple[int, ...], counts: list[int], seed: int, steps: int = 6, games: int = 4, masks: bool = False
 ) -> JointTrajectory:
     random = np.random.default_rng(seed)
     players = len(counts)
@@ -56,6 +56,10 @@ def random_joint(
         "tail_games": np.zeros(0, int),
         "tail_observations": np.zeros((0, players, *shape), np.uint8),
     }
+    if masks:
+        allowed = random.random((*every, max(counts))) < 0.5
+        allowed |= np.arange(max(counts)) == columns["actions"][..., None]
+        columns["action_masks"] = allowed | ~columns["alive"][..., None]
     return JointTrajectory(**columns).to_tensors()
 
 
@@ -67,7 +71,7 @@ def plain_encode(convolutions, observation: torch.Tensor) -> torch.Tensor:
 
 
 def plain_weight(module: LASEModule, joint: JointTrajectory, agent: int, other: int, step: int, game: int) -> float:
-    """w^ij of one step by whole forward passes, one for every action of the co-player."""
+    """w^ij of one step by whole forward passes, one for every action that was allowed to the co-player."""
     players = joint.shape[2]
     order = [(agent + place) % players for place in range(players)]
     place = order.index(other)
@@ -96,18 +100,25 @@ def plain_weight(module: LASEModule, joint: JointTrajectory, agent: int, other: 
         prediction = torch.softmax(social.policy_out(hidden), -1).tolist()
     else:
         prediction = [1 / choices] * choices
-    values = [q([*taken[:place], action, *taken[place + 1 :]]) for action in range(choices)]
+    allowed = range(choices)
+    if joint.action_masks is not None:
+        allowed = [a for a in allowed if joint.action_masks[step, game, other, a]]  # type: ignore[assignment]
+    values = [q([*taken[:place], action, *taken[place + 1 :]]) for action in allowed]
     spread = max(values) - min(values)
+    prediction = [prediction[action] / sum(prediction[a] for a in allowed) for action in allowed]
     base = sum(p * v for p, v in zip(prediction, values, strict=True))
+    if len(values) == 1:
+        return 0.0  # it could do nothing else
     return max(0.0, (q(taken) - base) / ((players - 1) * spread))
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("counts", [[2, 2], [4, 4, 4], [3, 3, 5, 3], [2, 2, 2, 2, 2, 2, 2, 2]])
+@pytest.mark.parametrize("masks", [False, True])
 @torch.no_grad()
-def test_weights_are_those_of_whole_forward_passes(counts, shape):
+def test_weights_are_those_of_whole_forward_passes(counts, shape, masks):
     torch.manual_seed(0)
-    joint = random_joint(shape, counts, seed=len(counts))
+    joint = random_joint(shape, counts, seed=len(counts), masks=masks)
     before = joint.actions.clone()
     agent = len(counts) - 1
     module = lase_module(shape, tuple(counts[agent:] + counts[:agent]))
