@@ -261,8 +261,8 @@ def check_action_masks(kind: str, module: type[AgentModule]) -> None:
         if argument not in inspect.signature(getattr(module, method)).parameters:
             raise SettingError(
                 f"The world has masks of actions, but agents of kind {kind!r} do not look at them: "
-                f"{module.__qualname__}.{method} takes no argument {argument!r}. Give it one (see AgentModule.{method}), or choose "
-                "another kind."
+                f"{module.__qualname__}.{method} takes no argument {argument!r}. Give it one (see AgentModule.{method}), or "
+                "choose another kind."
             )
 
 
