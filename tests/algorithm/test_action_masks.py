@@ -34,15 +34,15 @@ def config_of(population: Any = "ppo", games: int = 8, world: Any = MaskedGame, 
 PLACES = ["observation", "observations", "infos"]
 
 
-@pytest.mark.parametrize(("kind", "where"), zip(PLAY_ANY_WORLD, cycle(PLACES), strict=False))
+@pytest.mark.parametrize(("kind", "where"), list(zip(PLAY_ANY_WORLD, cycle(PLACES), strict=False)))
 def test_every_kind_keeps_to_masks_and_learns(ray_local, kind, where):
-    algorithm = config_of(kind, where=where, choices=(3, 5, 3)).build_algo()
+    algorithm = config_of([kind, kind, {"kind": "ppo", "name": "other"}], where=where, choices=(3, 5, 3)).build_algo()
     before = weights(algorithm)
     for _ in range(3):  # the estimators of Reciprocators are fitted first
         result = algorithm.train()
     after = weights(algorithm)
     assert np.isfinite(after).all()
-    assert KINDS[kind].learns == (before.size > 0 and not np.array_equal(before, after))
+    assert not np.array_equal(before, after)
     assert result["env_runners"]["num_env_steps_sampled_lifetime"] == 3 * 8 * LENGTH
     assert result["env_runners"]["episode_return_mean"] > 0
     algorithm.stop()
