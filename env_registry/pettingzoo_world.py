@@ -106,6 +106,11 @@ class PettingZooWorld:
         self._observations = self._zeros()
         self._seeded = False
 
+    @property
+    def layout(self) -> ObservationLayout:
+        """From what the environment shows its agents to the rows of this world."""
+        return self._layout
+
     # -- the contract
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rllib_empathy.experiments.errors import CheckpointError
 from rllib_empathy.experiments.run_folder import RunFolder
 from rllib_empathy.learning.algorithm import Empathy
 from rllib_empathy.learning.config import EmpathyConfig
+from rllib_empathy.policies.actor_critic import FACTORS, LARGEST, SCALING
 from rllib_empathy.policies.frozen import TrainedAgent
 
 _WEIGHTS = Path("learner_group") / "learner" / "rl_module"
@@ -104,16 +106,19 @@ def read_agent(checkpoint: str | Path, agent: int = 0) -> TrainedAgent:
     try:
         stored = pickle.loads((folder / Empathy.CLASS_AND_CTOR_ARGS_FILE_NAME).read_bytes())
         settings = stored["ctor_args_and_kwargs"][1]
+        weights = pickle.loads((folder / f"{RLModule.STATE_FILE_NAME}.pkl").read_bytes())
         trained = TrainedAgent(
             checkpoint=str(path),
             agent=agent,
             kind=member.kind.name,
             world=config.world_facts().title,
             module_class=stored["class"],
-            model_config=settings["model_config"],
+            model_config=_as_it_learned(settings["model_config"], weights),
             observation_space=settings["observation_space"],
             action_space=settings["action_space"],
-            weights=pickle.loads((folder / f"{RLModule.STATE_FILE_NAME}.pkl").read_bytes()),
+            weights=weights,
+            layout=config.world_facts().layout,
+            first_actions=tuple(int(space.start) for space in config.world_facts().action_spaces),
             masked=masked,
         )
         return replace(trained, weights=trained.module().get_state())  # without what helped it to learn
@@ -129,6 +134,11 @@ def _has_masks(config: EmpathyConfig) -> bool:
     world: Any = config.make_world(1)
     world.reset(0)
     return world.action_masks is not None
+
+
+def _as_it_learned(model_config: dict[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a network whose weights may be of a version that scaled all observations by one number."""
+    return model_config if FACTORS in weights else {**model_config, SCALING: LARGEST}
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

@@ -13,6 +13,7 @@ from ray.rllib.policy.policy import PolicySpec
 
 import env_registry
 from env_registry.game import World
+from env_registry.observations import layout_of
 from env_registry.parameters import SettingError
 from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import STATS
@@ -301,6 +302,7 @@ class EmpathyConfig(AgentOptionsConfig):
                 episode_length=getattr(world, "episode_length", None),
                 fully_observed=getattr(world, "fully_observed", False),
                 masked=getattr(world, "action_masks", None) is not None,
+                layout=layout_of(world),
             )
         return _FACTS[key]
 

@@ -40,6 +40,14 @@ from rllib_empathy.policies.networks import (
 if TYPE_CHECKING:
     from rllib_empathy.learning.groups import LearningGroup
 
+SCALING = "scaling"
+"""Key in `model_config` of agents that learned when all elements were scaled by the largest bound: its value is LARGEST."""
+
+LARGEST = "largest"
+
+FACTORS = "observation_factors"
+"""Buffer with the factors on observations, where they are others than in those earlier versions."""
+
 EPISODE = 100
 """Steps that stand for an episode in worlds that do not say how long one is."""
 
@@ -107,8 +115,16 @@ def architecture_for(
     Raises:
         SettingError: the options do not fit them.
     """
-    high = float(np.max(observation_space.high))
+    high = np.maximum(
+        np.abs(observation_space.low.astype(np.float64)), np.abs(observation_space.high.astype(np.float64))
+    )
     return Architecture.of(observation_space.shape, high, int(action_space.n), options, inputs, critic_inputs)
+
+
+def _scale_by_the_largest(observation_space: Box) -> float:
+    """By what earlier versions multiplied all elements: the largest bound of any of them."""
+    high = float(np.max(observation_space.high))
+    return 1.0 / high if np.isfinite(high) and high > 1 else 1.0
 
 
 def exploring(log_probs: Tensor, exploration: Tensor, num_actions: int | Tensor) -> Tensor:
@@ -137,6 +153,8 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
     `model_config` holds its `NetworkOptions` as "network" and the share of even actions at the start as "exploration". The
     share now is a buffer: the Learner changes it, and it travels with the weights.
 
+    Observations are scaled by their announced bounds (`networks.scale_of`); weights that learned with other factors are refused.
+
     With "sees_time" the value, though not the policy, knows how much of the episode is gone, and that nothing follows its end.
     Steps are counted in the agent's context. A subclass that keeps more there, before this number, says so in `num_inputs`,
     `inputs` and `notice`.
@@ -149,8 +167,30 @@ class ActorCriticModule(AgentModule, ValueFunctionAPI, InferenceOnlyAPI):
         self.sees_time = bool(self.model_config.get("sees_time"))
         options = checked(NetworkOptions, self.model_config.get("network"), "network options")
         self.architecture = architecture_for(self.observation_space, self.action_space, options, *self.num_inputs)
+        largest = _scale_by_the_largest(self.observation_space)
+        if self.model_config.get(SCALING) == LARGEST:
+            self.architecture = self.architecture._replace(scale=largest)
+        elif self.architecture.scale != largest:  # weights say by what numbers observations were multiplied
+            self.register_buffer(FACTORS, torch.tensor(self.architecture.scale))
         self.actor_critic = ActorCritic(self.architecture)
         self.register_buffer("exploration", torch.tensor([self.model_config.get("exploration", 0.0)]))
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        own, given = self.state_dict().get(FACTORS), state.get(FACTORS)
+        same = (own is None) == (given is None) and (
+            own is None or np.array_equal(own.cpu(), torch.as_tensor(given).cpu())
+        )
+        if not same:
+            raise ValueError(
+                "These weights learned with observations that were multiplied by other factors. "
+                + (
+                    "They are of an earlier version, which scaled all elements by the largest announced bound: such agents act "
+                    "(load_agent, frozen co-players), but do not learn on. Begin the run again."
+                    if given is None
+                    else "The world announces other bounds than the one that they were trained in; give it the same ones."
+                )
+            )
+        super().set_state(state)
 
     def get_non_inference_attributes(self) -> list[str]:
         """Nothing: value and policy share all but the value head."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
 
+from env_registry.observations import Layout
 from env_registry.parameters import SettingError, Settings
 from rllib_empathy.policies.kind import AgentKind, AgentModule, WorldFacts, register_kind
 
@@ -27,6 +28,8 @@ class TrainedAgent:
     action_space: Any = field(compare=False, repr=False)
     weights: Mapping[str, Any] = field(compare=False, repr=False)  # parameter -> numpy array
     masked: bool = field(default=False, compare=False)  # its world has masks of actions, without which it cannot act
+    layout: Layout | None = field(default=None, compare=False, repr=False)  # of what its environment showed all agents
+    first_actions: tuple[int, ...] = field(default=(), compare=False, repr=False)  # of all agents there; mostly 0
 
     def module(self) -> AgentModule:
         """Its acting network."""

@@ -40,6 +40,7 @@ from rllib_empathy.policies.networks import (
     masked,
     prepare,
     renormalised,
+    scaled,
     stack_parameters,
 )
 from rllib_empathy.reshaping.reciprocity import value_influence
@@ -463,7 +464,7 @@ class Twins(_NetworkEstimator):
     def _outcomes(self, parameters: Parameters, rows: Views) -> Tensor:
         """Rewards, then futures `[G, 2, R, 2 (N - 1)]` of the co-players: by the network and by its twin."""
         estimators, count = len(parameters["bias_0"]), len(rows.seats)
-        seen = rows.observations.flatten(1).to(rows.time.dtype) * self.architecture.scale
+        seen = scaled(self.architecture.scale, rows.observations.flatten(1).to(rows.time.dtype))
         beside = [one_hot(rows.seats, self.players), rows.time.unsqueeze(-1)]
         joint_actions = [one_hot_actions(rows.actions, self.actions, own).flatten(1) for own in (True, False)]
         x = torch.stack([torch.cat([seen, *beside, actions], -1) for actions in joint_actions])

@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
+from env_registry.observations import Layout
 from env_registry.parameters import SettingError, Settings, checked, unknown_name
 from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.policies.networks import Parameters, State
@@ -38,6 +39,7 @@ class WorldFacts(NamedTuple):
     episode_length: int | None = None  # steps after which every episode is cut off, where the world says so
     fully_observed: bool = False  # every agent's observation shows the whole state
     masked: bool = False  # the world announces masks of actions; those in infos are not announced
+    layout: Layout | None = None  # from what one game's environment shows to `observation_space`
 
 
 class Action(NamedTuple):

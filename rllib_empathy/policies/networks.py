@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +30,9 @@ ALWAYS_AS_MATRIX = 9
 LARGEST_WINDOW_AS_MATRIX = 25
 """Cells of a window up to which the matrix, zeros and all, beats one convolution per agent for few rows ..."""
 
+LARGEST_BOUND = 1e9
+"""A larger announced bound stands for "none" (the largest number of a type, for instance) and says nothing of a feature's size."""
+
 FEW_OUTPUTS = 16
 """Width of a layer up to which `linear` puts the weights on the left."""
 
@@ -37,6 +41,9 @@ MOST_ROWS_AS_MATRIX = 256
 
 State = dict[str, Tensor]
 """Recurrent state, name -> [G, M, size]; empty without memory."""
+
+Scale = float | tuple[float, ...]
+"""Factors on observations: one for all elements, or one for each of a flat observation. Hashable, unlike arrays."""
 
 Parameters = Mapping[str, Tensor]
 """Name -> stacked parameters [G, ...]."""
@@ -61,7 +68,7 @@ class Architecture(NamedTuple):
     """Everything that decides the shapes of a network: networks with equal architectures can be stacked."""
 
     observation_shape: tuple[int, ...]
-    scale: float  # observations are multiplied by it
+    scale: Scale  # observations are multiplied by it
     num_actions: int
     options: NetworkOptions
     inputs: int = 0  # numbers beside the observation that policy and value see
@@ -71,13 +78,21 @@ class Architecture(NamedTuple):
     def of(
         cls,
         observation_shape: Sequence[int],
-        high: float,
+        high: float | NDArray[Any],
         num_actions: int,
         options: NetworkOptions,
         inputs: int = 0,
         critic_inputs: int = 0,
     ) -> Architecture:
-        """The architecture for observations of this shape that reach up to `high`, and numbers beside them.
+        """The architecture for observations of this shape, and numbers beside them.
+
+        Args:
+            observation_shape: `[features]` or `[channels, height, width]`.
+            high: the largest magnitude that is announced: of all elements, or of each, `[*observation_shape]` (`scale_of`).
+            num_actions: A.
+            options: sizes.
+            inputs: numbers beside the observation that policy and value see.
+            critic_inputs: further ones that the value alone sees.
 
         Raises:
             SettingError: convolutions without padding shrink the window to nothing.
@@ -95,8 +110,7 @@ class Architecture(NamedTuple):
                 )
         elif options.conv_filters:
             options = options.model_copy(update={"conv_filters": ()})
-        scale = 1.0 / high if np.isfinite(high) and high > 1 else 1.0
-        return cls(shape, scale, num_actions, options, inputs, critic_inputs)
+        return cls(shape, scale_of(high), num_actions, options, inputs, critic_inputs)
 
     @property
     def convolutions(self) -> list[tuple[int, int, int, int]]:
@@ -118,6 +132,39 @@ class Architecture(NamedTuple):
         _, filters, height, width = self.convolutions[-1]
         shrink = 2 if self.options.padding == "none" else 0
         return filters * (height - shrink) * (width - shrink)
+
+
+def scale_of(high: float | NDArray[Any]) -> Scale:
+    """Factors that bring every element of an observation to at most 1, each by its own announced bound.
+
+    An element without a bound, or with one above `LARGEST_BOUND`, is left as it is, and so is one within [-1, 1]. One that is
+    always 0, such as padding, takes the factor of the others.
+
+    Args:
+        high: the largest announced magnitude, of all elements or of each; >= 0, may be infinite.
+
+    Returns:
+        one number where one does for all elements, otherwise a number for each, in flat order.
+    """
+    bounds = np.asarray(high, np.float64).ravel()
+    factors = np.ones_like(bounds)
+    np.divide(1.0, bounds, out=factors, where=(bounds > 1) & (bounds <= LARGEST_BOUND))
+    kinds = np.unique(factors[bounds != 0])
+    if len(kinds) <= 1:
+        return float(kinds[0]) if len(kinds) else 1.0
+    return tuple(factors.tolist())
+
+
+def scaled(scale: Scale, x: Tensor) -> Tensor:
+    """Flat observations `[..., features]`, multiplied by `Architecture.scale`."""
+    if isinstance(scale, tuple):
+        return x * torch.from_numpy(_factors(scale)).to(x)
+    return x if scale == 1.0 else x * scale
+
+
+@lru_cache(maxsize=64)
+def _factors(scale: tuple[float, ...]) -> NDArray[np.float64]:
+    return np.array(scale)
 
 
 class Evaluation(NamedTuple):
@@ -214,8 +261,7 @@ def encode(architecture: Architecture, parameters: Parameters, observations: Ten
     """What the convolutions make of observations `[G, M, *observation_shape]`: `[G, M, features]`."""
     dtype = next(iter(parameters.values())).dtype
     x = observations.reshape(*observations.shape[:2], -1).to(dtype)
-    if architecture.scale != 1.0:
-        x = x * architecture.scale
+    x = scaled(architecture.scale, x)
     for index in range(len(architecture.convolutions)):
         x = torch.relu(_convolve(architecture, parameters, index, x))
     return x

@@ -23,6 +23,7 @@ from rllib_empathy.policies.networks import (
     log_policies,
     masked,
     prepare,
+    scaled,
     stack_parameters,
 )
 from rllib_empathy.policies.social_networks import SocialNetworks, joint_action_values, perspective, social_logits
@@ -206,7 +207,7 @@ def perspective_loss(
     counts = (alive[:, rows, places] & alive[:, rows, torch.zeros_like(places)]).to(logits.dtype)
     weight = counts / counts.sum(1, keepdim=True).clamp(min=1)
     cross_entropy = functional.cross_entropy(logits.flatten(0, 1), taken.flatten(), reduction="none").view(groups, -1)
-    own = seen.flatten(2).to(converted.dtype) * networks.relationship_architecture.scale
+    own = scaled(networks.relationship_architecture.scale, seen.flatten(2).to(converted.dtype))
     distance = (converted - own).abs().mean(-1)
     delta = logits.new_tensor([each.delta for each in options]).unsqueeze(1)
     right = (logits.argmax(-1) == taken).to(logits.dtype)

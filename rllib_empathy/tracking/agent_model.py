@@ -10,6 +10,7 @@ import torch
 from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
 
+from env_registry.observations import check_finite
 from env_registry.parameters import SettingError
 from rllib_empathy.experiments.checkpoints import read_agent, read_config
 from rllib_empathy.sampling.acting import JointPolicy
@@ -55,9 +56,23 @@ class AgentModel(PythonModel):
         """Actions `[B, N]` for observations `[B, N, *shape]` of all N agents in B games.
 
         Consecutive calls are consecutive steps of the same B games, in which all agents take part and do what the call answers.
-        Episodes begin with the first call, after `restart`, and with a call for another number of games.
+        Episodes begin with the first call, after `restart`, and with a call for another number of games. Observations are rows as
+        `env_registry.make` gives them: pictures channels first, dictionaries flattened.
+
+        Raises:
+            ValueError: the observations have another shape, or hold numbers that are not finite.
         """
         observations = np.asarray(model_input, np.float32)
+        agents, shape = (
+            len(self._population.module_of_agent),
+            next(iter(self._modules.values())).observation_space.shape,
+        )
+        if observations.shape[1:] != (agents, *shape):
+            raise ValueError(
+                f"Observations have shape {observations.shape}; needed is [games, {agents} agents, {', '.join(map(str, shape))}], as "
+                "env_registry.make gives them."
+            )
+        check_finite(observations, "The observations [game, agent, ...]")
         starts = np.zeros(len(observations), np.bool_)
         if len(observations) != self._num_games:
             self._num_games = len(observations)
