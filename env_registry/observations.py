@@ -165,7 +165,7 @@ def check_observation(space: Space[Any], observation: Any, what: str) -> None:
         what: names it in messages ("The observation of 'a'").
 
     Raises:
-        ValueError: keys, shape, type or range are others, or a number is not finite; names the part, what came and what is needed.
+        ValueError: keys, shape, type or range are others, or a number is not finite; names part, what came and what is needed.
     """
     if isinstance(space, spaces.Dict):
         if not isinstance(observation, Mapping) or set(observation) != set(space.spaces):
@@ -187,14 +187,16 @@ def check_observation(space: Space[Any], observation: Any, what: str) -> None:
 
 
 def check_finite(numbers: Array, what: str) -> None:
-    """Raises:
-    ValueError: one of the numbers is not finite; says where.
+    """Passes finite numbers.
+
+    Raises:
+        ValueError: one of the numbers is not finite; says where.
     """
     if not np.isfinite(numbers).all():
         place = tuple(np.argwhere(~np.isfinite(numbers))[0].tolist())
         raise ValueError(
-            f"{what} holds {numbers[place]} at {list(place)}, which is no finite number: agents cannot act on it. Find out where the "
-            "environment, a wrapper or a sensor makes such numbers, and replace them as was done in training."
+            f"{what} holds {numbers[place]} at {list(place)}, which is no finite number: agents cannot act on it. Find out where "
+            "the environment, a wrapper or a sensor makes such numbers, and replace them as was done in training."
         )
 
 
@@ -220,7 +222,8 @@ def _check_numbers(space: Any, observation: Any, what: str) -> None:
     wrong = (numbers < low) | (numbers > high) | (numbers % 1 != 0)
     if wrong.any():
         raise ValueError(
-            f"{what} holds {numbers[wrong].flat[0]}; needed are whole numbers from {low.tolist()} to {high.tolist()}, as in {space}."
+            f"{what} holds {numbers[wrong].flat[0]}; needed are whole numbers from {low.tolist()} to {high.tolist()}, "
+            f"as in {space}."
         )
 
 

@@ -22,8 +22,8 @@ from rllib_empathy.policies.networks import Prepared, evaluate
 
 Source = Literal["environment", "world"]
 """Whose observations and actions are meant: "environment" is one game as a PettingZoo environment (`env_registry.parallel_env`:
-pictures channels last, dictionaries, own sizes and action numbers); "world" is the batched world (`env_registry.make`: rows of one
-common box, pictures channels first, actions from 0)."""
+pictures channels last, dictionaries, own sizes and action numbers); "world" is the batched world (`env_registry.make`: rows of
+one common box, pictures channels first, actions from 0)."""
 
 
 class Agent:
@@ -154,8 +154,8 @@ class Agent:
         if layout is None or layout.space.shape != space.shape:
             if source == "environment":
                 raise ValueError(
-                    f"What the environment of this agent looked like is not known. Give rows of its world, of shape {space.shape} "
-                    "(env_registry.make), with source='world'."
+                    f"What the environment of this agent looked like is not known. Give rows of its world, of shape "
+                    f"{space.shape} (env_registry.make), with source='world'."
                 )
             source = "world"
         if source is None:
@@ -179,8 +179,8 @@ class Agent:
             return "world"
         if space.shape == (*space.shape[1:], space.shape[0]):
             raise ValueError(
-                f"Pictures of shape {space.shape} have as many channels as rows and columns: say whether this one is of parallel_env, "
-                "with channels last (source='environment'), or of env_registry.make, with channels first (source='world')."
+                f"Pictures of shape {space.shape} have as many channels as rows and columns: say whether this one is of "
+                "parallel_env, with channels last (source='environment'), or of env_registry.make, with channels first (source='world')."
             )
         return "world" if seen == space.shape else "environment"
 

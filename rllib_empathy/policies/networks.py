@@ -31,7 +31,7 @@ LARGEST_WINDOW_AS_MATRIX = 25
 """Cells of a window up to which the matrix, zeros and all, beats one convolution per agent for few rows ..."""
 
 LARGEST_BOUND = 1e9
-"""A larger announced bound stands for "none" (the largest number of a type, for instance) and says nothing of a feature's size."""
+"""A larger announced bound stands for "none", as the largest number of a type does, and says nothing of a feature's size."""
 
 FEW_OUTPUTS = 16
 """Width of a layer up to which `linear` puts the weights on the left."""

@@ -69,8 +69,8 @@ class AgentModel(PythonModel):
         )
         if observations.shape[1:] != (agents, *shape):
             raise ValueError(
-                f"Observations have shape {observations.shape}; needed is [games, {agents} agents, {', '.join(map(str, shape))}], as "
-                "env_registry.make gives them."
+                f"Observations have shape {observations.shape}; needed is [games, {agents} agents, "
+                f"{', '.join(map(str, shape))}], as env_registry.make gives them."
             )
         check_finite(observations, "The observations [game, agent, ...]")
         starts = np.zeros(len(observations), np.bool_)
