@@ -180,7 +180,8 @@ class Agent:
         if space.shape == (*space.shape[1:], space.shape[0]):
             raise ValueError(
                 f"Pictures of shape {space.shape} have as many channels as rows and columns: say whether this one is of "
-                "parallel_env, with channels last (source='environment'), or of env_registry.make, with channels first (source='world')."
+                "parallel_env, with channels last (source='environment'), or of env_registry.make, with channels first "
+                "(source='world')."
             )
         return "world" if seen == space.shape else "environment"
 
