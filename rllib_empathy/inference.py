@@ -90,8 +90,8 @@ class Agent:
             actions: of all agents, `[N]`, or by name.
             agent: which of them this one is; default: its number in its run.
             alive: who took part, `[N]`; default: all.
-            action_masks: what all were allowed to do, `[N, actions]`; needed in worlds with masks of actions, unless they lie beside
-                the observations.
+            action_masks: what all were allowed to do, `[N, actions]`; needed in worlds with masks of actions, unless they lie
+                beside the observations.
             source: what the observations and actions are; default: as in `act`.
 
         Raises:
@@ -124,8 +124,8 @@ class Agent:
         """The action for one observation; what the agent remembers is kept for the next one.
 
         Args:
-            observation: what the environment shows this agent, see `observation_space`; a mask of actions may lie beside it, as in
-                `{"observation": ..., "action_mask": ...}`.
+            observation: what the environment shows this agent, see `observation_space`; a mask of actions may lie beside it, as
+                in `{"observation": ..., "action_mask": ...}`.
             action_mask: a number for each action, 0 where it is forbidden; default: the one beside the observation. Needed in
                 worlds with masks of actions.
             source: what the observation is, and the action shall be; default: what is said above of this class.
