@@ -94,8 +94,8 @@ def test_the_larger_side_counts_and_padding_does_not():
     assert architecture_for(layout.space, Discrete(2), NetworkOptions()).scale == 1 / 255
 
 
-@pytest.mark.parametrize("bound", [1000, 1e6])
-def test_an_exported_network_scales_as_the_acting_one(tmp_path, bound):
+def test_an_exported_network_scales_as_the_acting_one(tmp_path):
+    bound = 1000
     module = module_for(space_of(bound))
     trained = TrainedAgent(
         "made up", 0, "ppo", "world", type(module), module.model_config, module.observation_space, module.action_space,
