@@ -27,9 +27,9 @@ class TrainedAgent:
     observation_space: Any = field(compare=False, repr=False)
     action_space: Any = field(compare=False, repr=False)
     weights: Mapping[str, Any] = field(compare=False, repr=False)  # parameter -> numpy array
-    masked: bool = field(default=False, compare=False)  # its world has masks of actions, without which it cannot act
     layout: Layout | None = field(default=None, compare=False, repr=False)  # of what its environment showed all agents
     first_actions: tuple[int, ...] = field(default=(), compare=False, repr=False)  # of all agents there; mostly 0
+    masked: bool = field(default=False, compare=False)  # its world has masks of actions, without which it cannot act
 
     def module(self) -> AgentModule:
         """Its acting network."""
