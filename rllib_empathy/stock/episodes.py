@@ -158,6 +158,7 @@ class EpisodeAdapter:
         """Writes what an agent saw, and returns the masks that came with it; None: none did."""
         seat, observations = self.seats[agent], own.get_observations()
         rows = batch(observations) if isinstance(observations, list) else observations
+        masks: Any
         try:
             seen, masks = parted_rows(seat.observation_space, rows)
             self.layout.write_rows(seat.agent_id, seen, out)

@@ -87,7 +87,7 @@ def test_what_acted_is_what_is_learned_from(ray_local):
 @pytest.mark.parametrize(("kind", "remote"), [("a2c", 1), ("lase", 0), ("reciprocator", 0), ("lio", 0)])
 def test_two_learners_learn_what_one_does_from_masked_games(ray_local, kind, remote):
     whole = 2**31
-    own: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "a2c": {"kind": "a2c", "network": {"memory": "gru", "memory_size": 8}},
         "lio": {"kind": "lio"},
         "lase": {"kind": "lase", "num_epochs": 1, "minibatch_size": whole, "update_frequency": 100},
@@ -96,8 +96,8 @@ def test_two_learners_learn_what_one_does_from_masked_games(ray_local, kind, rem
             "minibatch_size": whole,
             "estimator": {"refit_every": 1, "minibatch_size": whole},
         },
-    }[kind]
-    config = config_of([{**own, "count": 2}], games=16, choices=(4, 4), where="infos")
+    }
+    config = config_of([{**options[kind], "count": 2}], games=16, choices=(4, 4), where="infos")
     config.env_runners(num_env_runners=remote)
     one, two = config.copy().build_algo(), config.copy().learners(num_learners=2).build_algo()
     for _ in range(3):
@@ -222,7 +222,7 @@ def test_who_may_do_nothing_stops_the_run_with_game_agent_and_step(ray_local):
 def test_kinds_that_do_not_look_at_masks_are_refused_before_anything_starts(monkeypatch):
     class DeafModule(RandomModule):
         @classmethod
-        def act(cls, modules, parameters, observations, state, generator, explore):
+        def act(cls, modules, parameters, observations, state, generator, explore):  # type: ignore[override]
             raise AssertionError("never asked")
 
     class Deaf(Random):

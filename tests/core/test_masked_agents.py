@@ -163,7 +163,7 @@ def test_whatever_a_kind_does_nothing_forbidden_reaches_the_world():
 
     class Deaf(RandomModule):
         @classmethod
-        def act(cls, modules, parameters, observations, state, generator, explore):
+        def act(cls, modules, parameters, observations, state, generator, explore):  # type: ignore[override]
             return Stubborn.act(modules, parameters, observations, state, generator, explore)
 
     population = Population.of("random", 2)

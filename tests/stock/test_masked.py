@@ -43,12 +43,12 @@ def episode_of(seed: int, where: str, length: int = 7) -> tuple[MultiAgentEpisod
         agent_to_module_mapping_fn=lambda agent, episode: f"policy_{agent}", observation_space=None, action_space=None
     )
 
-    def shown(step: int) -> dict[str, Any]:
+    def shown(step: int) -> dict[Any, Any]:
         if where == "infos":
             return {agent: seen[step, agent] for agent in range(2)}
         return {agent: {"observations": seen[step, agent], "action_mask": masks[step, agent]} for agent in range(2)}
 
-    def infos(step: int) -> dict[str, Any]:
+    def infos(step: int) -> dict[Any, Any]:
         return {agent: {"action_mask": masks[step, agent]} if where == "infos" else {} for agent in range(2)}
 
     episode.add_env_reset(observations=shown(0), infos=infos(0))
@@ -77,7 +77,7 @@ def test_the_trajectory_has_the_masks_and_what_is_seen_has_not(seed, where, as_a
         long.to_numpy()
         short.to_numpy()
     adapter = EpisodeAdapter(seats_for(where))
-    joint, _ = adapter.joint([long, short])
+    joint: Any = adapter.joint([long, short])[0]
     assert joint.observations.shape == (7, 2, 2, 2)
     np.testing.assert_array_equal(joint.actions[:, 0], actions)
     np.testing.assert_array_equal(joint.action_masks[:, 0], masks)
@@ -97,7 +97,7 @@ def test_forbidden_actions_are_told_of_once_and_count_as_allowed(caplog):
             info["action_mask"] = np.array([0, 0, 1])
     adapter = EpisodeAdapter(seats_for("infos"))
     with caplog.at_level(logging.WARNING):
-        joint, _ = adapter.joint([episode])
+        joint: Any = adapter.joint([episode])[0]
         adapter.joint([episode])
     assert len(caplog.records) == 1
     assert "Agent 0 did what its action_mask forbids" in caplog.text
@@ -122,8 +122,8 @@ def test_gifts_are_those_of_whole_forward_passes_over_what_was_allowed():
 
 def test_auxiliary_networks_do_not_see_masks():
     gifting = Gifting({"policy_0": "lase"}, seats_for("observations"), {}, seed=0)
-    architecture = gifting.networks["policy_0"]["social"].relationship_architecture
-    assert architecture.observation_shape == (2,)
+    social: Any = gifting.networks["policy_0"]["social"]
+    assert social.relationship_architecture.observation_shape == (2,)
 
 
 @pytest.mark.parametrize("kind", ["lase", "reciprocator"])

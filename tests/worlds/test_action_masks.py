@@ -53,7 +53,8 @@ def test_shape_of_masks_follows_the_contract_and_the_protocol_stays_what_it_was(
     world.reset(0)
     assert world.action_masks.shape == (2, 2, 3)
     assert world.action_masks.dtype == np.bool_
-    for plain in (env_registry.make("stag_hunt", 2), PettingZooWorld(ScriptedGame, 2)):
+    worlds: list[Any] = [env_registry.make("stag_hunt", 2), PettingZooWorld(ScriptedGame, 2)]
+    for plain in worlds:
         plain.reset(0)
         assert plain.action_masks is None
         assert allowed_actions(plain) is None
@@ -67,8 +68,11 @@ def test_what_is_beside_a_mask_is_seen_as_if_it_were_alone():
     assert world.observation_space == Box(0, 255, (3, 5, 4), np.uint8)
     parts = Dict({"a": Box(0, 1, (2,)), "b": Discrete(3), "action_mask": MultiBinary(2)})
     assert without_mask(parts) == Dict({"a": Box(0, 1, (2,)), "b": Discrete(3)})
-    assert parted({"a": 1, "b": 2, "action_mask": 3}) == ({"a": 1, "b": 2}, 3)
-    assert parted({"a": 1, "action_mask": 3}) == (1, 3)
+    mask = np.ones(2)
+    assert parted({"a": 1, "b": 2, "action_mask": mask})[0] == {"a": 1, "b": 2}
+    assert parted({"a": 1, "action_mask": mask})[0] == 1
+    assert parted({"a": 1, "action_mask": mask})[1] is mask
+    assert parted({"a": 1}) == ({"a": 1}, None)
 
 
 def test_masks_are_found_in_flattened_observations():
@@ -149,7 +153,7 @@ def test_masks_of_a_batched_world_of_a_wrong_shape_are_refused():
 
 
 def test_shuffled_seats_have_the_masks_of_their_seats():
-    world = ShuffledSeats(Locks(6))
+    world: Any = ShuffledSeats(Locks(6))
     world.reset(3)
     rng = np.random.default_rng(0)
     assert not (world.seats == np.arange(3)).all()
