@@ -12,6 +12,8 @@ from pettingzoo.utils.conversions import aec_to_parallel
 
 from env_registry import registry
 from env_registry.action_masks import ACTION_MASK, tell_if_lost
+from env_registry.contract import Contracted
+from env_registry.foreign import refuse_foreign, refuse_lost_moves, refuse_turns
 from env_registry.game import Array, Step, World
 from env_registry.parameters import SettingError
 from env_registry.wrappers import Environment, Wrapper, wrapped
@@ -177,20 +179,28 @@ def parallel_env(
             raise SettingError(
                 f"Environment {registry.name_of(env)!r} cannot be made with {env_config}: {error}"
             ) from error
-    inner = _as_parallel(game, registry.name_of(env))
-    outer = wrapped(inner, wrappers)
-    tell_if_lost(inner, outer)
+    name = registry.name_of(env)
+    game = _as_parallel(game, name)
+    if not wrappers:
+        return game
+    outer = Contracted(wrapped(game, wrappers), name)  # wrappers may be anybody's, too
+    tell_if_lost(game, outer)
     return outer
 
 
 def _as_parallel(game: Any, name: str) -> Environment:
-    if isinstance(game, AECEnv) and game.metadata.get("is_parallelizable"):
+    refuse_foreign(game)
+    if isinstance(game, AECEnv):
+        refuse_turns(game, name)
         game = aec_to_parallel(game)
-    if not isinstance(game, ParallelEnv):
-        raise SettingError(
-            f"{name!r} makes a {type(game).__name__}, not a PettingZoo parallel environment (agents that act at once)."
-        )
-    return game
+    if isinstance(game, WorldEnv):
+        return game
+    if isinstance(game, ParallelEnv):
+        refuse_lost_moves(game, name)
+        return Contracted(game, name)
+    raise SettingError(
+        f"{name!r} makes a {type(game).__name__}, not a PettingZoo parallel environment (agents that act at once)."
+    )
 
 
 def _show(picture: Array, title: str) -> None:

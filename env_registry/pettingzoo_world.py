@@ -19,6 +19,7 @@ from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
 from env_registry.action_masks import ACTION_MASK, ActionMasks, check_mask_space, has_mask, parted, without_mask
+from env_registry.contract import first_unfinite
 from env_registry.failures import raise_told
 from env_registry.game import Array, Share, Step, checked_actions
 from env_registry.observations import ObservationLayout
@@ -126,13 +127,14 @@ class PettingZooWorld:
         self._observations = self._zeros()
         for game in range(self.num_games):
             self._restart(game)
+        self._check_finite()
         return self._observations.copy()
 
     def step(self, actions: Array) -> Step:
         """See `World.step`.
 
         Raises:
-            ValueError: actions of a wrong shape, type or range; a reward that is not a finite number.
+            ValueError: actions of a wrong shape, type or range; a reward or an observation that is not finite.
             SettingError: agents who play are missing in what the environment says of a step, or were not announced.
         """
         choices = int(self.action_space.n)
@@ -146,6 +148,7 @@ class PettingZooWorld:
         with np.errstate(over="ignore"):  # a reward beyond float32 becomes infinite, and is refused below
             for game in range(self.num_games):
                 over[game] = self._play(game, actions[game], rewards[game], events[game])
+        self._check_finite()
         if not np.isfinite(rewards).all():
             where, who = np.argwhere(~np.isfinite(rewards))[0].tolist()
             raise ValueError(
@@ -160,6 +163,7 @@ class PettingZooWorld:
             for game in np.flatnonzero(over).tolist():
                 self._observations[game] = 0
                 self._restart(game)
+            self._check_finite()
         return Step(
             self._observations.copy(),
             rewards,
@@ -300,6 +304,15 @@ class PettingZooWorld:
             raise SettingError(
                 f"{self.name} lets {sorted(strangers)} play, who are not among its possible_agents {self.possible_agents}. List "
                 "there everybody who may ever appear."
+            )
+
+    def _check_finite(self) -> None:
+        where = first_unfinite(self._observations)
+        if where is not None:
+            game, who, *place = where
+            raise ValueError(
+                f"{self.name} shows {self.possible_agents[who]!r} {self._observations[where]} (number {place} of its "
+                f"observation) in game {game}, step {self._clock[game]}: observations have to be finite."
             )
 
     def _missing(self, agent: str, what: str) -> SettingError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from env_registry.cleanup import Cleanup
 from env_registry.coin_game import CoinGame
+from env_registry.foreign import refuse_foreign, refuse_made
 from env_registry.game import World
 from env_registry.matrix_game import IteratedPrisonersDilemma, MatrixGame
 from env_registry.parameters import SettingError, unknown_name
@@ -124,6 +125,9 @@ def load(env: str | Callable[..., Any]) -> Callable[..., Any]:
     Raises:
         SettingError: nothing has this name, or it cannot be called.
     """
+    if not isinstance(env, str):
+        refuse_foreign(env)
+        refuse_made(env)
     if callable(env):
         return env
     if not isinstance(env, str):
@@ -132,9 +136,11 @@ def load(env: str | Callable[..., Any]) -> Callable[..., Any]:
         import pettingzoo
 
         if env not in pettingzoo.parallel_registry:
+            refuse_foreign(env)
             raise unknown_name("PettingZoo environment", env, pettingzoo.parallel_registry)
         return partial(pettingzoo.make, "parallel", env)
     if "." not in env and ":" not in env:
+        refuse_foreign(env)
         raise unknown_name("world", env, WORLDS)
     module_name, _, attribute = env.partition(":")
     try:
