@@ -19,9 +19,7 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 from env_registry.parameters import SettingError
 
 Environment: TypeAlias = ParallelEnv[str, Any, Any]
-Answer: TypeAlias = tuple[
-    dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
-]
+Answer: TypeAlias = tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]
 
 PARTS = ("observations", "rewards", "terminations", "truncations", "infos")
 """What a step answers with: dictionaries by agent, in this order."""
@@ -182,7 +180,9 @@ def _possible_agents(env: Environment, name: str) -> list[str]:
         )
     listed = list(agents)
     if not listed or len(set(listed)) < len(listed):
-        raise SettingError(f"The possible_agents of {name} are {listed}; needed is a list of one name or more, all unlike.")
+        raise SettingError(
+            f"The possible_agents of {name} are {listed}; needed is a list of one name or more, all unlike."
+        )
     return listed
 
 

@@ -68,7 +68,7 @@ def refuse_made(env: Any) -> None:
     batched = all(hasattr(env, method) for method in ("step", "get_state", "set_state"))
     if not isinstance(env, type) and (isinstance(env, (ParallelEnv, AECEnv)) or batched):
         raise SettingError(
-            f"Environment {_shown(env)} has been made already; every game and every process needs its own. A name or a callable is "
+            f"Environment {_shown(env)} has been made already; every game and every process needs its own: a name or a callable is "
             f"needed, for instance its class, or `lambda: {type(env).__name__}(...)`."
         )
 

@@ -11,13 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from gymnasium.spaces import Box
-from pettingzoo import ParallelEnv
+from gymnasium.spaces import Box, Discrete
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
+from env_registry.contract import Environment
+from env_registry.own_wrappers import (
+    AgentIndicator,
+    DelayObservations,
+    FrameSkip,
+    RewardLambda,
+    StickyActions,
+    clip_reward,
+    frame_stack_v1,
+    frame_stack_v2,
+)
 from env_registry.parameters import SettingError, unknown_name
 
-Environment: TypeAlias = ParallelEnv[str, Any, Any]
 Wrapper: TypeAlias = str | Mapping[str, Mapping[str, Any] | None] | Callable[[Environment], Environment]
 
 
@@ -74,8 +83,8 @@ class BlackDeath(BaseParallelWrapper[str, Any, Any]):
 def wrapped(env: Environment, wrappers: Sequence[Wrapper] | None) -> Environment:
     """Applies wrappers to a PettingZoo parallel environment, the first one innermost.
 
-    Two things to know of SuperSuit 3.11: frame stacks hand out the same array at every step, so copy what is to be
-    kept; and `frame_skip_v0` sums rewards but hands on the last frame's infos (and with them events) only.
+    Where a wrapper of SuperSuit 3.11 gives other numbers than its name promises, one of our own stands in (`OWN`), or what it would
+    do wrong is refused (`FAULTS`).
 
     Raises:
         SettingError: SuperSuit has no such wrapper, or it refuses its arguments or this environment.
@@ -84,6 +93,9 @@ def wrapped(env: Environment, wrappers: Sequence[Wrapper] | None) -> Environment
         raise SettingError(f"'wrappers' = {wrappers!r}: a list of wrappers is needed, for instance [{wrappers!r}].")
     for wrapper in wrappers or ():
         name, function, arguments = _look_up(wrapper)
+        fault = FAULTS[name](env, arguments) if name in FAULTS else None
+        if fault:
+            raise SettingError(f"Wrapper {name!r} with {arguments} cannot be applied to {env}: {fault}.")
         try:
             env = function(env, **arguments)
         except (AssertionError, AttributeError, TypeError, ValueError) as error:
@@ -107,7 +119,9 @@ def _look_up(wrapper: Wrapper) -> tuple[str, Callable[..., Environment], dict[st
         raise unknown_name("SuperSuit wrapper", name, known)
     if not isinstance(arguments, (Mapping, type(None))):
         raise SettingError(f"Wrapper {name!r}: its arguments are {arguments!r}; write {{{name}: {{argument: value}}}}.")
-    return name, known[name], dict(arguments or {})
+    # A file has no tuples, which some of SuperSuit's wrappers insist on.
+    values = {key: tuple(one) if isinstance(one, list) else one for key, one in (arguments or {}).items()}
+    return name, known[name], values
 
 
 def supersuit_wrappers() -> dict[str, Callable[..., Environment]]:
@@ -116,4 +130,79 @@ def supersuit_wrappers() -> dict[str, Callable[..., Environment]]:
 
     is_wrapper = re.compile(r"(?!.*vec_env|vectorize).*_v\d+$")
     wrappers = {name: wrapper for name, wrapper in vars(supersuit).items() if is_wrapper.match(name)}
-    return wrappers | {"black_death_v3": BlackDeath}
+    return wrappers | {name: own for name, own in OWN.items() if name in wrappers}
+
+
+OWN: dict[str, Callable[..., Environment]] = {
+    "agent_indicator_v0": AgentIndicator,
+    "black_death_v3": BlackDeath,
+    "clip_reward_v0": clip_reward,
+    "delay_observations_v0": DelayObservations,
+    "frame_skip_v0": FrameSkip,
+    "frame_stack_v1": frame_stack_v1,
+    "frame_stack_v2": frame_stack_v2,
+    "reward_lambda_v0": RewardLambda,
+    "sticky_actions_v0": StickyActions,
+}
+"""Wrappers that stand in for SuperSuit's of the same name; each says what is otherwise."""
+
+Fault: TypeAlias = Callable[[Environment, Mapping[str, Any]], str | None]
+
+
+def _seen_boxes(env: Environment) -> str | None:
+    others = [space for space in map(env.observation_space, env.possible_agents) if not isinstance(space, Box)]
+    return f"observations have to be boxes, some are {others[0]}" if others else None
+
+
+def _color_reduction(env: Environment, arguments: Mapping[str, Any]) -> str | None:
+    dtypes = {env.observation_space(agent).dtype for agent in env.possible_agents}
+    if arguments.get("mode", "full") == "full" and dtypes != {np.dtype(np.uint8)}:
+        return "it rounds greys to whole numbers, so observations have to be bytes (uint8); mode 'R', 'G' or 'B' keeps numbers"
+    return None
+
+
+def _normalize_obs(env: Environment, arguments: Mapping[str, Any]) -> str | None:
+    fault = _seen_boxes(env)
+    if fault is None and any(
+        (env.observation_space(agent).low == env.observation_space(agent).high).any()  # type: ignore[attr-defined]
+        for agent in env.possible_agents
+    ):
+        return "it divides by the distance between the bounds, which is 0 for some numbers: they would become NaN"
+    return fault
+
+
+def _max_observation(env: Environment, arguments: Mapping[str, Any]) -> str | None:
+    memory = arguments.get("memory", 1)
+    if not isinstance(memory, int) or memory < 1:
+        return f"'memory' = {memory!r} has to be a whole number of at least 1"
+    return _seen_boxes(env)
+
+
+def _pad_observations(env: Environment, arguments: Mapping[str, Any]) -> str | None:
+    fault = _seen_boxes(env)
+    return fault and f"{fault}. Worlds pad unlike observations by themselves: leave this wrapper out"
+
+
+def _pad_action_space(env: Environment, arguments: Mapping[str, Any]) -> str | None:
+    for space in map(env.action_space, env.possible_agents):
+        if isinstance(space, Discrete) and space.start != 0:
+            return f"it takes actions to begin with 0, which {space} does not. Worlds pad unlike actions by themselves: leave it out"
+    return None
+
+
+def _continuous_actions(env: Environment, arguments: Mapping[str, Any]) -> str | None:
+    others = [space for space in map(env.action_space, env.possible_agents) if not isinstance(space, Box)]
+    return f"it is for continuous actions, some are {others[0]}" if others else None
+
+
+FAULTS: dict[str, Fault] = {
+    "clip_actions_v0": _continuous_actions,
+    "color_reduction_v0": _color_reduction,
+    "max_observation_v0": _max_observation,
+    "normalize_obs_v0": _normalize_obs,
+    "pad_action_space_v0": _pad_action_space,
+    "pad_observations_v0": _pad_observations,
+    "resize_v1": lambda env, arguments: _seen_boxes(env),
+    "scale_actions_v0": _continuous_actions,
+}
+"""Why one of SuperSuit's wrappers cannot be applied, where it would say so too late, or never."""

@@ -202,7 +202,7 @@ def test_frame_stack_shows_the_last_frames_in_their_order():
 
 def test_agent_indicator_tells_agents_apart():
     shown, _ = parallel_env(ScriptedGame, ["agent_indicator_v0"]).reset(seed=0)
-    assert [seen[2:].tolist() for seen in shown.values()] == [[10, 0, 0], [0, 10, 0], [0, 0, 10]]
+    assert [seen[2:].tolist() for seen in shown.values()] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
 def test_black_death_shows_zeros_to_the_dead_until_the_game_is_over():
