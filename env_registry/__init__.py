@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from env_registry.foreign import refuse_unplayable
 from env_registry.game import Game, GameParameters, Share, Step, World
 from env_registry.kernel_cache import forget_stale_kernels
 from env_registry.parallel_env import parallel_env
@@ -18,6 +19,7 @@ __all__ = [
     "World",
     "make",
     "parallel_env",
+    "refuse_unplayable",
     "register",
     "register_all",
 ]

@@ -108,8 +108,8 @@ class Contracted(BaseParallelWrapper[str, Any, Any]):
             for agent in sorted(self._playing - now, key=str):
                 if not terminations.get(agent) and not truncations.get(agent):
                     raise self._refused(
-                        f"{agent!r} is no longer in `agents`, but is flagged neither in terminations (it died, or the rules ended "
-                        "the game) nor in truncations (a limit cut it off)"
+                        f"{agent!r} is no longer in `agents`, but is flagged neither in terminations (it died, or the rules "
+                        "ended the game) nor in truncations (a limit cut it off)"
                     )
             self._playing = now
         return observations, rewards, terminations, truncations, infos if type(infos) is dict else self._infos(infos)

@@ -11,8 +11,8 @@ from pettingzoo import AECEnv, ParallelEnv
 from env_registry.parameters import SettingError
 
 TO_RLLIB = (
-    "keep it in RLlib's own configuration, and give its policies gifts by rllib_empathy.with_gifting(PPOConfig()..., ...); or hand "
-    "over the PettingZoo parallel environment that it was made of"
+    "keep it in RLlib's own configuration, and give its policies gifts by rllib_empathy.with_gifting(PPOConfig()..., ...); or "
+    "hand over the PettingZoo parallel environment that it was made of"
 )
 
 # Module and class -> what it is, and what to do. Looked up by name: none of these packages is imported for it.
@@ -63,13 +63,19 @@ def refuse_foreign(env: Any) -> None:
         raise SettingError(f"Environment {_shown(env)} is {what}: {way_out}.")
 
 
+def refuse_unplayable(env: Any) -> None:
+    """Both refusals for what stands for an environment, before anything is made of it."""
+    refuse_foreign(env)
+    refuse_made(env)
+
+
 def refuse_made(env: Any) -> None:
     """Raises SettingError for an environment that has been made already, where something that makes it is needed."""
     batched = all(hasattr(env, method) for method in ("step", "get_state", "set_state"))
     if not isinstance(env, type) and (isinstance(env, (ParallelEnv, AECEnv)) or batched):
         raise SettingError(
-            f"Environment {_shown(env)} has been made already; every game and every process needs its own: a name or a callable is "
-            f"needed, for instance its class, or `lambda: {type(env).__name__}(...)`."
+            f"Environment {_shown(env)} has been made already; every game and every process needs its own: a name or a callable "
+            f"is needed, for instance its class, or `lambda: {type(env).__name__}(...)`."
         )
 
 
@@ -78,8 +84,8 @@ def refuse_turns(env: AECEnv[Any, Any, Any], name: str) -> None:
     if not env.metadata.get("is_parallelizable"):
         raise SettingError(
             f"{name!r} makes a {type(env).__name__}, not a PettingZoo parallel environment (agents that act at once): its agents "
-            "take turns. pettingzoo.utils.conversions.turn_based_aec_to_parallel makes a parallel one of it, in which who is not on "
-            "turn acts in vain; if all act before anything happens, its metadata needs 'is_parallelizable': True."
+            "take turns. pettingzoo.utils.conversions.turn_based_aec_to_parallel makes a parallel one of it, in which who is not "
+            "on turn acts in vain; if all act before anything happens, its metadata needs 'is_parallelizable': True."
         )
 
 
@@ -108,12 +114,6 @@ def _of_object(env: Any) -> tuple[str, str] | None:
         kind = getattr(sys.modules.get(module), name, None)
         if isinstance(kind, type) and (isinstance(env, kind) or (isinstance(env, type) and issubclass(env, kind))):
             return what, way_out
-    if isinstance(env, type) and issubclass(env, AECEnv):
-        return (
-            "a PettingZoo environment whose agents act one after the other",
-            "hand over its parallel_env, or a function that converts it (pettingzoo.utils.conversions.aec_to_parallel where all act "
-            "before anything happens)",
-        )
     return None
 
 

@@ -7,13 +7,15 @@ but `BlackDeath`, whose purpose it is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Space
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
+from env_registry import global_generators
 from env_registry.contract import Answer, Environment
 
 
@@ -234,7 +236,8 @@ class StickyActions(BaseParallelWrapper[str, Any, Any]):
 class FrameSkip(BaseParallelWrapper[str, Any, Any]):
     """Plays every action several times; rewards and events are summed, the last observations shown.
 
-    SuperSuit asks the environment for a generator `np_random`, which most have not, and drops the events of all steps but the last.
+    SuperSuit asks the environment for a generator `np_random`, which most have not, and drops the events of all steps but
+    the last.
 
     Args:
         env: the environment.
@@ -320,6 +323,42 @@ class RewardLambda(BaseParallelWrapper[str, Any, Any]):
     def step(self, actions: dict[str, Any]) -> Answer:
         observations, rewards, *others = self.env.step(actions)
         return (observations, {agent: self._change(reward) for agent, reward in rewards.items()}, *others)  # type: ignore[return-value]
+
+
+class OwnGenerators(BaseParallelWrapper[str, Any, Any]):
+    """Gives an environment that draws from Python's `random` and NumPy's `np.random` states of these of its own.
+
+    They begin anew with the seed of `reset`, are put in place while the environment plays, and taken out again: games no longer
+    depend on what is played beside them, and repeat from their seeds. Costs some 50 microseconds a step. Has to be innermost.
+
+    Args:
+        env: the environment.
+    """
+
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
+        self._states = global_generators.states()
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        if seed is not None:
+            self._states = global_generators.fresh(int(_generator(seed, b"own generators").integers(1 << 32)))
+        with self._own():
+            return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions: dict[str, Any]) -> Answer:
+        with self._own():
+            return self.env.step(actions)
+
+    @contextmanager
+    def _own(self) -> Iterator[None]:
+        with global_generators.kept():
+            global_generators.put(self._states)
+            try:
+                yield
+            finally:
+                self._states = global_generators.states()
 
 
 def clip_reward(env: Environment, lower_bound: float = -1, upper_bound: float = 1) -> RewardLambda:

@@ -22,6 +22,7 @@ from env_registry.action_masks import ACTION_MASK, ActionMasks, check_mask_space
 from env_registry.contract import first_unfinite
 from env_registry.failures import raise_told
 from env_registry.game import Array, Share, Step, checked_actions
+from env_registry.heeds_seed import warn_if_deaf
 from env_registry.observations import ObservationLayout
 from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
@@ -224,6 +225,10 @@ class PettingZooWorld:
                 f"{self.name} draws no pictures: give env_config render_mode='rgb_array', if it knows that mode."
             )
         return np.asarray(picture, np.uint8)
+
+    def check_seeds(self) -> None:
+        """Logs a warning if the environment does not play what its seeds say; see `heeds_seed`."""
+        warn_if_deaf(self.name, self._make_env)
 
     # -- one game
 

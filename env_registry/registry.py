@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from env_registry.cleanup import Cleanup
 from env_registry.coin_game import CoinGame
-from env_registry.foreign import refuse_foreign, refuse_made
+from env_registry.foreign import refuse_foreign, refuse_unplayable
 from env_registry.game import World
 from env_registry.matrix_game import IteratedPrisonersDilemma, MatrixGame
 from env_registry.parameters import SettingError, unknown_name
@@ -126,8 +126,7 @@ def load(env: str | Callable[..., Any]) -> Callable[..., Any]:
         SettingError: nothing has this name, or it cannot be called.
     """
     if not isinstance(env, str):
-        refuse_foreign(env)
-        refuse_made(env)
+        refuse_unplayable(env)
     if callable(env):
         return env
     if not isinstance(env, str):

@@ -19,6 +19,7 @@ from env_registry.own_wrappers import (
     AgentIndicator,
     DelayObservations,
     FrameSkip,
+    OwnGenerators,
     RewardLambda,
     StickyActions,
     clip_reward,
@@ -83,8 +84,8 @@ class BlackDeath(BaseParallelWrapper[str, Any, Any]):
 def wrapped(env: Environment, wrappers: Sequence[Wrapper] | None) -> Environment:
     """Applies wrappers to a PettingZoo parallel environment, the first one innermost.
 
-    Where a wrapper of SuperSuit 3.11 gives other numbers than its name promises, one of our own stands in (`OWN`), or what it would
-    do wrong is refused (`FAULTS`).
+    Where a wrapper of SuperSuit 3.11 gives other numbers than its name promises, one of our own stands in (`OWN`), or what it
+    would do wrong is refused (`FAULTS`).
 
     Raises:
         SettingError: SuperSuit has no such wrapper, or it refuses its arguments or this environment.
@@ -114,7 +115,7 @@ def _look_up(wrapper: Wrapper) -> tuple[str, Callable[..., Environment], dict[st
         name, arguments = wrapper, None
     else:
         raise SettingError(f"Wrapper {wrapper!r}: write its name, or {{name: {{argument: value}}}}.")
-    known = supersuit_wrappers()
+    known = supersuit_wrappers() | {"own_generators": OwnGenerators}
     if name not in known:
         raise unknown_name("SuperSuit wrapper", name, known)
     if not isinstance(arguments, (Mapping, type(None))):
@@ -186,7 +187,7 @@ def _pad_observations(env: Environment, arguments: Mapping[str, Any]) -> str | N
 def _pad_action_space(env: Environment, arguments: Mapping[str, Any]) -> str | None:
     for space in map(env.action_space, env.possible_agents):
         if isinstance(space, Discrete) and space.start != 0:
-            return f"it takes actions to begin with 0, which {space} does not. Worlds pad unlike actions by themselves: leave it out"
+            return f"it takes actions to begin with 0, unlike {space}. Worlds pad unlike actions by themselves: leave it out"
     return None
 
 

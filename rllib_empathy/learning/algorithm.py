@@ -61,6 +61,13 @@ class Empathy(Algorithm):
         """An `EmpathyConfig` with its defaults."""
         return EmpathyConfig()
 
+    @staticmethod
+    def _get_env_id_and_creator(env_specifier: Any, config: Any) -> tuple[Any, Any]:
+        """RLlib takes names and classes; functions that make worlds are made by our runners, not by RLlib's creators."""
+        if callable(env_specifier) and not isinstance(env_specifier, type):
+            return env_specifier, env_specifier
+        return Algorithm._get_env_id_and_creator(env_specifier, config)
+
     def setup(self, config: Any) -> None:
         """Builds runners and Learners.
 

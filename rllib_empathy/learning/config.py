@@ -115,10 +115,16 @@ class EmpathyConfig(AgentOptionsConfig):
         """Sets the world, and RLlib's other environment settings.
 
         Args:
-            env: whatever `env_registry.make` takes: a registered name, a world class, or a PettingZoo environment.
+            env: whatever `env_registry.make` takes: a registered name, a world class, a PettingZoo environment, or a
+                function that makes one.
             **settings: `env_config` holds the world's parameters; for all others see RLlib's
                 `AlgorithmConfig.environment`.
+
+        Raises:
+            SettingError: an environment of a known kind that cannot be played here, or one that has been made already.
         """
+        if env is not NotProvided and env is not None and not isinstance(env, str):
+            env_registry.refuse_unplayable(env)
         if isinstance(env, str) and env in env_registry.WORLDS:
             # Processes elsewhere know the worlds of the package, not what was registered here.
             self.registered_worlds = {env: env_registry.WORLDS[env]}
@@ -195,6 +201,9 @@ class EmpathyConfig(AgentOptionsConfig):
             raise SettingError(f"No world is set: call .environment(NAME). Known: {', '.join(env_registry.WORLDS)}.")
         population = self.resolved_population()
         self.make_world(1)
+        check_seeds = getattr(env_registry.make(self._world(), 1, **self.env_config), "check_seeds", None)
+        if check_seeds is not None:
+            check_seeds()
         self.population_spec = self_contained(self.population_spec, self.agent_defaults)
         spaces = self.module_spaces()
         for member in population.members:

@@ -42,6 +42,7 @@ from rllib_empathy.joint import STEP_COLUMNS, JointTrajectory
 from rllib_empathy.population import PopulationSpec
 from rllib_empathy.sampling.acting import JointPolicy
 from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes, cooperation_of
+from rllib_empathy.sampling.finite_observations import check_observations
 from rllib_empathy.sampling.memory import return_freed_memory
 
 logger = logging.getLogger(__name__)
@@ -356,6 +357,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             tail_context=_joined(np.concatenate, tail_contexts),
             action_masks=_all_masks(masks),
         )
+        check_observations(trajectory, self.config.world_facts().title)
         self._steps_played += len(rows["rewards"])
         self._warn_of_no_returns()
         self._count_steps(trajectory)
