@@ -49,8 +49,11 @@ class Contracted(BaseParallelWrapper[str, Any, Any]):
 
     @property
     def agents(self) -> list[str]:
-        """Who plays now."""
-        return self.env.agents
+        """Who plays now, in an order."""
+        agents: Any = self.env.agents
+        return (
+            [one for one in self.possible_agents if one in agents] if isinstance(agents, (set, frozenset)) else agents
+        )
 
     @agents.setter
     def agents(self, agents: list[str]) -> None:
@@ -77,8 +80,7 @@ class Contracted(BaseParallelWrapper[str, Any, Any]):
                 f"reset answers with {_told(answer)}; needed are two dictionaries, observations and infos, by agent"
             )
         self._playing = self._now()
-        self._check_observations(answer)
-        return dict(answer), self._infos(infos)
+        return self._as_announced(answer), {**{agent: {} for agent in self._playing}, **self._infos(infos)}
 
     def step(self, actions: dict[str, Any]) -> Answer:
         """Plays one step."""
@@ -98,7 +100,7 @@ class Contracted(BaseParallelWrapper[str, Any, Any]):
                 "it flags '__all__', as RLlib's MultiAgentEnv does; PettingZoo's environments flag every agent by its name, and "
                 "take it out of `agents`"
             )
-        self._check_observations(observations)
+        observations = self._as_announced(observations)
         rewards = {
             agent: reward if type(reward) is float else self._number(agent, reward) for agent, reward in rewards.items()
         }
@@ -112,9 +114,13 @@ class Contracted(BaseParallelWrapper[str, Any, Any]):
                         "ended the game) nor in truncations (a limit cut it off)"
                     )
             self._playing = now
-        return observations, rewards, terminations, truncations, infos if type(infos) is dict else self._infos(infos)
+        if type(infos) is not dict:
+            infos = {**{agent: {} for agent in rewards}, **self._infos(infos)}
+        return observations, rewards, terminations, truncations, infos
 
-    def _check_observations(self, observations: Mapping[str, Any]) -> None:
+    def _as_announced(self, observations: Mapping[str, Any]) -> dict[str, Any]:
+        """The observations, checked against their spaces; lists of numbers become arrays."""
+        arrays = {}
         for agent, seen in observations.items():
             space = self._seen.get(agent)
             if space is None or (type(space) is Box and type(seen) is np.ndarray and seen.shape == space.shape):
@@ -122,6 +128,9 @@ class Contracted(BaseParallelWrapper[str, Any, Any]):
             wrong = _fault(space, seen)
             if wrong:
                 raise self._refused(f"the observation of {agent!r} {wrong}. Its observation_space is {space}")
+            if isinstance(space, Box) and not isinstance(seen, np.ndarray):
+                arrays[agent] = np.asarray(seen, space.dtype)
+        return {**observations, **arrays} if arrays or type(observations) is not dict else observations
 
     def _number(self, agent: str, reward: Any) -> float:
         """A reward as a float."""

@@ -91,7 +91,7 @@ UNREPEATABLE = (
 
 DEAF = (
     f"does not listen to its seed: games of the seeds 1 and 2 with the same actions were equal for {STEPS} steps, though the "
-    "world has chance (without a new seed, the second episode is another one than the first). All games that are played at once, on "
+    "world has chance (without a new seed, the second episode is another one than the first). All games played at once, on "
     "all runners, are then one and the same game. Make every source of chance anew from the seed in reset(seed=...)."
 )
 

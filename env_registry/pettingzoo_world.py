@@ -236,7 +236,8 @@ class PettingZooWorld:
         return unchecked(self._make_checked_env())
 
     def _restart(self, game: int) -> None:
-        self._start(game, below(self._streams, game, 1 << 31))
+        with np.errstate(over="ignore"):  # as in `step`
+            self._start(game, below(self._streams, game, 1 << 31))
 
     def _start(self, game: int, seed: int) -> None:
         self._episode_seeds[game] = seed

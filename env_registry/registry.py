@@ -110,8 +110,8 @@ def world_factory(env: str | Callable[..., Any]) -> WorldFactory | None:
     Raises:
         SettingError: nothing has this name.
     """
-    if env in WORLDS:
-        return WORLDS[str(env)]
+    if isinstance(env, str) and env in WORLDS:
+        return WORLDS[env]
     factory = load(env)
     is_world = factory in WORLDS.values() or all(
         hasattr(factory, method) for method in ("step", "get_state", "set_state")
