@@ -101,9 +101,10 @@ class Contracted(BaseParallelWrapper[str, Any, Any]):
                 "take it out of `agents`"
             )
         observations = self._as_announced(observations)
-        rewards = {
-            agent: reward if type(reward) is float else self._number(agent, reward) for agent, reward in rewards.items()
-        }
+        for reward in rewards.values():
+            if not isinstance(reward, float):
+                rewards = {agent: self._number(agent, reward) for agent, reward in rewards.items()}
+                break
         terminations, truncations = self._flags("terminations", terminations), self._flags("truncations", truncations)
         now = self._now()
         if now != self._playing:
@@ -141,9 +142,10 @@ class Contracted(BaseParallelWrapper[str, Any, Any]):
         raise self._refused(f"the reward of {agent!r} is {_told(reward)}; needed is one number")
 
     def _flags(self, what: str, flags: Mapping[str, Any]) -> dict[str, bool]:
-        if type(flags) is dict and all(type(flag) is bool for flag in flags.values()):
-            return flags
-        return {agent: self._flag(what, agent, flag) for agent, flag in flags.items()}
+        for flag in flags.values():
+            if flag is not True and flag is not False:
+                return {agent: self._flag(what, agent, flag) for agent, flag in flags.items()}
+        return flags  # type: ignore[return-value]
 
     def _flag(self, what: str, agent: str, flag: Any) -> bool:
         array = np.asarray(flag)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -329,3 +330,12 @@ def test_what_would_go_wrong_while_playing_is_refused_before(name, arguments, sp
 def test_actions_that_do_not_begin_with_zero_are_not_padded():
     with pytest.raises(SettingError, match="actions to begin with 0"):
         parallel_env(lambda: Counting(actions=Discrete(3, start=5)), ["pad_action_space_v0"])
+
+
+def test_the_docs_speak_of_every_wrapper():
+    page = (Path(__file__).parents[2] / "docs" / "own_world.md").read_text()
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    here = {name.strip(" `"): what for names, what in rows for name in names.split(",")}
+    assert set(supersuit_wrappers()) | {"own_generators"} <= set(here)
+    for name in supersuit_wrappers():
+        assert ("SuperSuit's" in here[name]) == (name not in OWN and name not in CONTINUOUS)
