@@ -50,7 +50,7 @@ class ObservationWrapper(BaseParallelWrapper[str, Any, Any]):
 
     def step(self, actions: dict[str, Any]) -> Answer:
         observations, *others = self.env.step(actions)
-        return ({agent: self.shown(agent, seen) for agent, seen in observations.items()}, *others)  # type: ignore[return-value]
+        return ({agent: self.shown(agent, seen) for agent, seen in observations.items()}, *others)
 
 
 class AgentIndicator(ObservationWrapper):
@@ -322,7 +322,7 @@ class RewardLambda(BaseParallelWrapper[str, Any, Any]):
 
     def step(self, actions: dict[str, Any]) -> Answer:
         observations, rewards, *others = self.env.step(actions)
-        return (observations, {agent: self._change(reward) for agent, reward in rewards.items()}, *others)  # type: ignore[return-value]
+        return (observations, {agent: self._change(reward) for agent, reward in rewards.items()}, *others)
 
 
 class OwnGenerators(BaseParallelWrapper[str, Any, Any]):

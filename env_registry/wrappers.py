@@ -28,6 +28,8 @@ from env_registry.own_wrappers import (
 )
 from env_registry.parameters import SettingError, unknown_name
 
+__all__ = ["FAULTS", "OWN", "BlackDeath", "Environment", "Wrapper", "supersuit_wrappers", "wrapped"]
+
 Wrapper: TypeAlias = str | Mapping[str, Mapping[str, Any] | None] | Callable[[Environment], Environment]
 
 
@@ -165,8 +167,7 @@ def _color_reduction(env: Environment, arguments: Mapping[str, Any]) -> str | No
 def _normalize_obs(env: Environment, arguments: Mapping[str, Any]) -> str | None:
     fault = _seen_boxes(env)
     if fault is None and any(
-        (env.observation_space(agent).low == env.observation_space(agent).high).any()  # type: ignore[attr-defined]
-        for agent in env.possible_agents
+        (env.observation_space(agent).low == env.observation_space(agent).high).any() for agent in env.possible_agents
     ):
         return "it divides by the distance between the bounds, which is 0 for some numbers: they would become NaN"
     return fault

@@ -66,7 +66,7 @@ class WithoutSeed(Loose):
 class SetOfAgents(Loose):
     def reset(self, seed=None, options=None):
         answer = super().reset()
-        self.agents = set(self.agents)
+        self.agents = set(self.agents)  # type: ignore[assignment]
         return answer
 
 
@@ -254,3 +254,26 @@ def test_the_first_number_that_is_none_is_found():
     array[1, 2, 0] = np.nan
     assert first_unfinite(array) == (1, 2, 0)
     assert first_unfinite(np.zeros(3, np.uint8)) is None
+
+
+def test_a_batched_world_of_ones_own_is_looked_through_as_well():
+    from rllib_empathy import EmpathyConfig
+    from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
+    from tests.worlds.small_games import FadingWorld
+
+    class Broken(FadingWorld):
+        def setup(self):
+            self.observation_space = Box(0, 9, (2,), np.float32)
+
+        def observe(self, out, games):
+            out[games] = 0
+            out[(self.clock == 2) & games, 1, 0] = np.nan
+
+    config = EmpathyConfig().environment(Broken).population("random").env_runners(num_envs_per_env_runner=2)
+    runner = JointEnvRunner(config=config)
+    with pytest.raises(
+        ValueError, match=r"Broken shows agent 1 nan \(number \[0\].* in game 0, step 2 of the fragment"
+    ):
+        runner.sample(num_timesteps=10)
+    with pytest.raises(ValueError, match="step 2 of the fragment"):
+        JointEnvRunner(config=config).sample(num_timesteps=4)  # at its end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -35,7 +36,7 @@ class Chance(ScriptedGame):
         return super().reset(0, options)
 
     def draw(self):
-        self.drawn = {
+        sources: dict[str, Callable[[], float]] = {
             "none": lambda: 0.5,
             "engine": lambda: self.engine.random(),
             "seeded engine": lambda: self.engine.random(),
@@ -43,7 +44,8 @@ class Chance(ScriptedGame):
             "Python": random.random,
             "both, seeded": lambda: np.random.random() + random.random(),  # noqa: NPY002
             "system": lambda: np.random.default_rng().random(),
-        }[self.source]()
+        }
+        self.drawn = sources[self.source]()
 
     def look(self):
         return {agent: np.array([self.drawn, self.clock], np.float32) for agent in self.agents}

@@ -230,7 +230,7 @@ def test_frames_are_skipped_where_agents_die_and_join():
     assert died == {"ann": False, "bob": True, "cid": False}
     assert not any(cut_off.values())
     assert [one[1] for one in seen.values()] == [3, 2, 3]
-    joins = {"joins": {"cid": 1}}
+    joins: dict[str, Any] = {"joins": {"cid": 1}}
     env = parallel_env(ScriptedGame, [{"frame_skip_v0": {"num_frames": 2}}], **joins)
     env.reset(seed=0)
     with pytest.raises(ValueError, match="'cid' joined between two actions: give 'frame_skip_v0' a default_action"):
