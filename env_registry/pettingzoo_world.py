@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from env_registry.action_masks import ACTION_MASK, ActionMasks, check_mask_space, has_mask, parted, without_mask
 from env_registry.contract import first_unfinite
+from env_registry.ends import came_back
 from env_registry.failures import raise_told
 from env_registry.game import Array, Share, Step, checked_actions
 from env_registry.heeds_seed import warn_if_deaf
@@ -101,6 +102,7 @@ class PettingZooWorld:
         self._layout = ObservationLayout(dict(zip(self.possible_agents, self.observation_spaces, strict=True)))
         self.observation_space = self._layout.space
         self.alive = np.zeros((num_games, self.num_agents), np.bool_)
+        self._left = np.zeros((num_games, self.num_agents), np.int64)  # with which step each left, 0: it did not
         self._streams = np.zeros(num_games, np.uint64)
         self._episode_seeds = np.zeros(num_games, np.int64)
         self._clock = np.zeros(num_games, np.int64)
@@ -136,7 +138,8 @@ class PettingZooWorld:
 
         Raises:
             ValueError: actions of a wrong shape, type or range; a reward or an observation that is not finite.
-            SettingError: agents who play are missing in what the environment says of a step, or were not announced.
+            SettingError: agents who play are missing in what the environment says of a step, or were not announced, or are
+                back in an episode that they have left.
         """
         choices = int(self.action_space.n)
         described = f"Actions of {self.name}: 0 ... {choices - 1}"
@@ -242,6 +245,7 @@ class PettingZooWorld:
     def _start(self, game: int, seed: int) -> None:
         self._episode_seeds[game] = seed
         self._clock[game] = 0
+        self._left[game] = 0
         if self._played[game] and not self.reuse:
             self.envs[game].close()
             self.envs[game] = self._make_env()
@@ -287,6 +291,12 @@ class PettingZooWorld:
                 raise self._missing(agent, "no reward")
             rewards[number] = paid.get(agent, 0.0)
             cut_off = not staying and agent in ended and not terminations.get(agent)
+            if agent in staying and self._left[game, number]:
+                raise came_back(self.name, agent, int(self._left[game, number]), int(self._clock[game]))
+            if self.alive[game, number] and agent not in staying:
+                self._left[game, number] = self._clock[game]
+                if staying and truncations.get(agent) and not terminations.get(agent):
+                    _warn_of_lone_limits(self.name)
             self.alive[game, number] = agent in staying or cut_off
             if self.event_names and "events" in infos.get(agent, ()):
                 events[:, number] = [infos[agent]["events"][name] for name in self.event_names]
@@ -344,3 +354,12 @@ class PettingZooWorld:
 
     def _zeros(self) -> Array:
         return np.zeros((self.num_games, self.num_agents, *self.observation_space.shape), self.observation_space.dtype)
+
+
+@cache
+def _warn_of_lone_limits(name: str) -> None:
+    logger.warning(
+        "%s cuts off single agents while others play on. They count as dead: their value at the end is 0. On RLlib's own runners "
+        "(env_registry.rllib_env) they are bootstrapped.",
+        name,
+    )

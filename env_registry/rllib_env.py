@@ -11,8 +11,10 @@ from gymnasium.spaces.utils import flatten, flatten_space
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from env_registry.action_masks import ACTION_MASK, has_mask, parted, without_mask
+from env_registry.ends import Ends
 from env_registry.parallel_env import parallel_env
 from env_registry.parameters import SettingError
+from env_registry.registry import name_of
 from env_registry.wrappers import Environment
 
 
@@ -21,22 +23,25 @@ class RLlibEnv(MultiAgentEnv):
 
     The order of agents is that of the environment; rewards are floats (RLlib's episodes keep integers only, if the
     first one was an integer); an agent that dies gets its last observation with its own termination while the others
-    play on. An observation with a mask of actions is shown as `{"observations": ..., "action_mask": ...}`, as RLlib's modules
-    for masks of actions want it (float32 both).
+    play on. A time limit is said so that RLlib bootstraps it (see `env_registry.ends`). An observation with a mask of actions is
+    shown as `{"observations": ..., "action_mask": ...}`, as RLlib's modules for masks of actions want it (float32 both).
 
     Args:
         env: the environment.
         flatten_observations: show each agent its observation as a vector, which RLlib's default networks take whatever
             it was before. False keeps shapes, for networks with `conv_filters` of their own. Numbers are float32 either
             way: RLlib's default networks fail on bytes.
+        name: of the environment, for messages; None: that of its class.
 
     Raises:
-        SettingError: an observation without a fixed size (flattened), or without a shape (not flattened).
+        SettingError: an observation without a fixed size (flattened), or without a shape (not flattened); `step`: an
+            agent is back in an episode that it has left.
     """
 
-    def __init__(self, env: Environment, flatten_observations: bool = True) -> None:
+    def __init__(self, env: Environment, flatten_observations: bool = True, name: str | None = None) -> None:
         super().__init__()
         self.env = env
+        self.ends = Ends(name or type(env.unwrapped).__name__)
         self.render_mode = getattr(env, "render_mode", None)
         self.possible_agents = list(env.possible_agents)
         self.agents = list(env.possible_agents)
@@ -52,22 +57,28 @@ class RLlibEnv(MultiAgentEnv):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         observations, infos = self.env.reset(seed=seed, options=options)
         self.agents = list(self.env.agents)
+        self.ends.begin(observations)
         return self._shown(observations), infos
 
     def step(
         self, action_dict: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
+        playing = list(self.env.agents)
         observations, rewards, terminations, truncations, infos = self.env.step(action_dict)
-        self.agents = list(observations)  # RLlib's checks want those here who die in this step, too
         over = not self.env.agents
-        cut_off = over and any(truncations[agent] and not terminations[agent] for agent in truncations)
-        return (
-            self._shown(observations),
-            {agent: float(reward) for agent, reward in rewards.items()},
-            {**terminations, "__all__": over and not cut_off},
-            {**truncations, "__all__": cut_off},
-            infos,
+        flagged = {agent for flags in (terminations, truncations) for agent, flag in flags.items() if flag}
+        gone = set(playing) - set(self.env.agents) - flagged
+        observations, rewards, terminations, truncations, infos = self.ends.kept(
+            (
+                self._shown(observations),
+                {agent: float(reward) for agent, reward in rewards.items()},
+                {**terminations, **dict.fromkeys(gone, True), "__all__": over},
+                truncations,
+                infos,
+            )
         )
+        self.agents = list(observations)  # RLlib's checks want those here who die in this step, too
+        return observations, rewards, terminations, truncations, infos
 
     def render(self) -> Any:
         return self.env.render()
@@ -106,4 +117,4 @@ def rllib_env(env: str | Callable[..., Any], flatten_observations: bool = True, 
         flatten_observations: see `RLlibEnv`.
         env_config: see `parallel_env`; it may name `wrappers`.
     """
-    return RLlibEnv(parallel_env(env, **env_config), flatten_observations)
+    return RLlibEnv(parallel_env(env, **env_config), flatten_observations, name_of(env))
