@@ -12,6 +12,7 @@ from ray.tune.search.sample import Domain
 from env_registry.parameters import SettingError
 from rllib_empathy.stock.kinds import KindSpec
 from rllib_empathy.stock.learner import GIFTING, gifting_of, with_gifting_learner
+from rllib_empathy.stock.runner import with_kept_ends
 from rllib_empathy.stock.seats import seats_of
 from rllib_empathy.stock.whole_episodes import keep_episodes_whole
 
@@ -23,7 +24,10 @@ def with_gifting(config: Config, kinds: Mapping[str, KindSpec]) -> Config:
 
     >>> config = with_gifting(config, {"policy_a": "lase", "policy_b": {"kind": "lase", "social_lr": 0.0005}})
 
-    Environment, connectors, networks, runners and loss stay the user's. Before advantages are made, rewards are reshaped by
+    Environment, connectors, networks, runners and loss stay the user's; runners keep apart who was cut off and who died (see
+    `env_registry.ends`), and an agent that comes back in an episode that it has left stops the run.
+
+    Before advantages are made, rewards are reshaped by
     the functions that `EmpathyConfig`'s agents use; auxiliary networks live on the Learner and are in its checkpoints. Returns
     are reported as the environment paid them; what policies learn from is logged beside them
     (`learners/POLICY/reshaped_reward_mean`). Policies that are not named keep what they are paid and may be given to.
@@ -47,6 +51,7 @@ def with_gifting(config: Config, kinds: Mapping[str, KindSpec]) -> Config:
     gifted: Config = config.copy(copy_frozen=False)
     gifted.learner_config_dict = {**config.learner_config_dict, GIFTING: dict(kinds)}
     gifted.learners(learner_class=with_gifting_learner(config.learner_class))
+    gifted.env_runners(env_runner_cls=with_kept_ends(config.env_runner_cls))
     others = [
         callback for callback in force_list(config.callbacks_on_algorithm_init) if callback != keep_episodes_whole
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,8 +80,8 @@ class EpisodeAdapter:
         for game, episode in enumerate(episodes):
             ends_here = len(episode) - 1
             starts[0, game] = episode.env_t_started == 0
-            cut_off = any(one.is_truncated and not one.is_terminated for one in episode.agent_episodes.values())
-            terminated[ends_here, game] = episode.is_terminated and not cut_off
+            cut_short = any(cut_off(episode, one) for one in episode.agent_episodes.values())
+            terminated[ends_here, game] = episode.is_terminated and not cut_short
             truncated[ends_here, game] = not terminated[ends_here, game]
             for agent_id, own in episode.agent_episodes.items():
                 if len(own) == 0:
@@ -101,7 +102,7 @@ class EpisodeAdapter:
                 if Columns.ACTION_LOGP in own.extra_model_outputs:
                     log_probs[rows, game, agent] = own.get_extra_model_outputs(Columns.ACTION_LOGP)
                 alive[rows, game, agent] = survives[rows, game, agent] = True
-                cut_off_with_all = own.is_truncated and times[-1] > ends_here
+                cut_off_with_all = cut_off(episode, own) and times[-1] > ends_here
                 survives[rows[-1], game, agent] = cut_off_with_all or not own.is_done
         joint = JointTrajectory(
             observations=observations,
@@ -125,6 +126,8 @@ class EpisodeAdapter:
     ) -> list[MultiAgentEpisode]:
         """Copies of the episodes with other rewards; the episodes themselves, from which returns are reported, stay.
 
+        In the copies nobody is terminated who was cut off (see `cut_off`), so that advantages bootstrap.
+
         Args:
             episodes: as given to `joint`, and
             steps: its answer.
@@ -135,7 +138,8 @@ class EpisodeAdapter:
             episode.agent_episodes = dict(episode.agent_episodes)
         for game, agent, rows in steps:
             owned, agent_id = copies[game].agent_episodes, self.seats[agent].agent_id
-            owned[agent_id] = _with_rewards(owned[agent_id], rewards[rows, game, agent])
+            own = owned[agent_id] = _with_rewards(owned[agent_id], rewards[rows, game, agent])
+            own.is_terminated = own.is_terminated and not cut_off(episodes[game], own)
         return copies
 
     def _seat(self, agent_id: AgentID, own: SingleAgentEpisode) -> int:
@@ -164,8 +168,8 @@ class EpisodeAdapter:
             self.layout.write_rows(seat.agent_id, seen, out)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise SettingError(
-                f"The observations of agent {seat.agent_id!r} do not fit {seat.observation_space} ({error}). Where a connector "
-                "changes the size of observations, let it write them to the batch, not into the episodes."
+                f"The observations of agent {seat.agent_id!r} do not fit {seat.observation_space} ({error}). A connector that "
+                "changes their size has to announce it (recompute_output_observation_space), or to write to the batch."
             ) from error
         if masks is None:
             told = [info.get(ACTION_MASK) for info in own.get_infos()]
@@ -205,6 +209,27 @@ class EpisodeAdapter:
                 "cut fractions off such rewards. Let the environment give floats: float(reward)."
             )
         return rewards
+
+
+def cut_off(episode: MultiAgentEpisode, own: SingleAgentEpisode) -> bool:
+    """Whether a limit ended an agent's part, and not its death.
+
+    An agent can have both flags. Runners with `env_registry.ends` record so who dies in the step in which the episode is cut off.
+    RLlib's own record it where the environment cut off everybody by flags of their own: the whole episode is then
+    called terminated. Where `"__all__"` was set as well, nobody can tell who of them has died.
+    """
+    if own.is_truncated and own.is_terminated and episode.is_terminated and episode.is_truncated:
+        _warn_of_lost_ends()
+    return own.is_truncated and (episode.is_terminated or not own.is_terminated)
+
+
+@cache
+def _warn_of_lost_ends() -> None:
+    logger.warning(
+        "Episodes end with everybody both terminated and truncated: RLlib 2.60 records so where each agent has a truncated flag "
+        "of its own and '__all__' is set. They are taken as cut off at a limit and bootstrapped; agents who died in that very "
+        "step are taken so, too. Wrap the environment in env_registry.ends.keep_ends to tell them apart."
+    )
 
 
 def observation_times(episode: MultiAgentEpisode, own: SingleAgentEpisode) -> Array:

@@ -18,6 +18,7 @@ from rllib_empathy.learning.distributed import average, average_gradients, broad
 from rllib_empathy.learning.groups import all_parameters
 from rllib_empathy.stock.gifting import Gifting, Metrics
 from rllib_empathy.stock.kinds import KindSpec
+from rllib_empathy.stock.runner import check_faults
 from rllib_empathy.stock.seats import Seat, as_observed, seats_of
 
 GIFTING = "gifting"
@@ -40,7 +41,12 @@ class ReshapeRewards(ConnectorV2):
         metrics: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Puts copies with reshaped rewards in the place of the episodes."""
+        """Puts copies with reshaped rewards in the place of the episodes.
+
+        Raises:
+            SettingError: see `check_faults` and `Gifting.reshape`.
+        """
+        check_faults(episodes)
         episodes[:], statistics = self.gifting.reshape(episodes)
         if metrics is not None:
             log(metrics, statistics)
