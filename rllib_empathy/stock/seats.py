@@ -16,6 +16,7 @@ from ray.rllib.env.utils import _gym_env_creator
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from env_registry.parameters import SettingError
+from rllib_empathy.stock.observed import spaces_in_episodes
 
 AgentID = Hashable
 
@@ -35,7 +36,8 @@ def seats_of(config: Any) -> list[Seat]:
     The environment is made once, asked, and closed.
 
     Raises:
-        SettingError: there is no multi-agent environment, or it does not say who plays.
+        SettingError: there is no multi-agent environment, it does not say who plays, or nobody can say what connectors leave in
+            the episodes.
     """
     env = _make_env(config)
     agents = list(getattr(env, "possible_agents", None) or ())
@@ -45,11 +47,12 @@ def seats_of(config: Any) -> list[Seat]:
             "everybody who may ever appear; for PettingZoo's environments see env_registry.rllib_env."
         )
     nobody = MultiAgentEpisode()
+    observed = spaces_in_episodes(config, env, {agent: env.get_observation_space(agent) for agent in agents})
     seats = [
         Seat(
             agent,
             config.policy_mapping_fn(agent, nobody),
-            env.get_observation_space(agent),
+            observed[agent],
             env.get_action_space(agent),
         )
         for agent in sorted(agents, key=_natural_order)
