@@ -64,8 +64,8 @@ def spaces_in_episodes(config: Any, env: Any, spaces: Mapping[Any, Space[Any]]) 
 def fits(space: Space[Any], observation: Any) -> bool:
     """Whether an observation has the structure and the sizes of a space.
 
-    Bounds, types and shapes may differ: RLlib's `PrevActionsPrevRewards` (2.60) announces previous actions as one row and writes a row
-    for each.
+    Bounds, types and shapes may differ: RLlib's `PrevActionsPrevRewards` (2.60) announces previous actions as one row and writes
+    a row for each.
     """
     if isinstance(space, Dict):
         return (
