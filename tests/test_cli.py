@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import re
 import shutil
@@ -276,6 +277,48 @@ def test_a_run_folder_that_cannot_be_made_is_refused_before_ray_starts(monkeypat
     assert result.exit_code == 2
     assert "cannot be made" in result.stderr
     assert "--out" in result.stderr
+
+
+@pytest.mark.parametrize("learners", [0, 1])
+def test_a_run_that_finds_no_place_is_refused_instead_of_waited_for(ray_local, experiment, tmp_path, learners):
+    wanted = overrides(f"learners={{num_learners: {learners}, num_gpus_per_learner: 99}}")
+    result = call("train", experiment, "--out", tmp_path, *wanted)
+    assert result.exit_code == 2
+    assert "1 processes of 99 GPU each, of which 0 find a place" in result.stderr
+    assert "learners.num_gpus_per_learner" in result.stderr
+
+
+OWN_MODULE = """
+from mpe2 import simple_spread_v3
+
+def make(level):
+    open(level).close()
+    return simple_spread_v3.parallel_env(max_cycles=5)
+"""
+
+OWN_STUDY = """
+name: mine
+environment: module_of_a_user:make
+env_config: {level: level.txt}
+population: ppo
+env_runners: {num_env_runners: 1, num_envs_per_env_runner: 2, rollout_fragment_length: 10}
+stop: {iterations: 1}
+study: {seeds: [0]}
+"""
+
+
+def test_modules_and_files_of_the_working_directory_are_found_in_all_processes(tmp_path):
+    """By the console script, the trials of a study, and the runners of a trial, none of which is told where they are."""
+    (tmp_path / "module_of_a_user.py").write_text(OWN_MODULE)
+    (tmp_path / "mine.yaml").write_text(OWN_STUDY)
+    (tmp_path / "level.txt").touch()
+    script = str(Path(sys.executable).with_name("rllib-empathy"))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for words in (["submit", "mine.yaml", "--dry-run"], ["tune", "mine.yaml"]):
+        done = subprocess.run(
+            [script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_only_the_end_and_checkpoints_of_a_run_can_be_set_anew(trained):

@@ -34,13 +34,13 @@ app = typer.Typer(
 
 
 @app.callback()
-def find_modules_here() -> None:
-    """Modules in the working directory are found, as by `python -m`; Ray hands the path on to its processes.
+def start() -> None:
+    """What comes before every command: modules in the working directory are found, however the command was started.
 
-    A console script's own path begins where the script lies.
+    So `python -m rllib_empathy.cli` does it, and so Ray does in its processes. PYTHONSAFEPATH leaves it out, as for Python itself.
     """
     here = str(Path.cwd())
-    if not {"", here} & set(sys.path):
+    if not sys.flags.safe_path and here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
 
 

@@ -71,7 +71,7 @@ def train(
     """Train the population of an experiment; everything goes to a new folder runs/NAME/RUN."""
     prepare()
     from rllib_empathy.cluster.driver import STARTED_ANEW
-    from rllib_empathy.cluster.needs import needs_of
+    from rllib_empathy.cluster.needs import places_of
     from rllib_empathy.cluster.preflight import check_nodes, wait_for_places
     from rllib_empathy.experiments.building import build_config, resolved
     from rllib_empathy.experiments.mirror import Mirror, is_uri
@@ -110,7 +110,8 @@ def train(
         console = terminal()
         console.print(f"Run folder: {folder.path}", soft_wrap=True, highlight=False)
         with tracked(tracker), ray_running(address, cpus_of(settings)), interruptible(console) as interrupted:
-            wait_for_places(needs_of(config).bundles(), wait if address else 0, console.print)
+            # RLlib would wait for places for ever, and say nothing.
+            wait_for_places(places_of(config), wait if address else 0, console.print)
             if address is not None:
                 check_nodes(folder.path if storage and not mirror else None)
             try:

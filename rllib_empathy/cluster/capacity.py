@@ -96,13 +96,16 @@ def check_fits(bundles: Bundles, capacity: Iterable[NodeType], where: str, mend:
         has = ", ".join(f"{t.most} x {t.name} ({_readable(t.resources or {})})" for t in types)
         raise SettingError(
             f"The experiment needs more than {where} ever has: {short}. The cluster has {has or 'no node'}. Lower "
-            "env_runners.num_env_runners, learners.num_learners, learners.num_gpus_per_learner or, of a study, study.resources, "
+            "env_runners.num_env_runners, learners.num_learners, learners.num_gpus_per_learner (in Python also what else the "
+            "configuration asks for each process: CPUs, GPUs, custom resources) or, of a study, study.resources, "
             f"or {mend}."
         )
 
 
 def _readable(resources: Mapping[str, float]) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items() if name in ("CPU", "GPU")) or "nothing"
+    # Ray adds entries that nobody asks for: memory, the node's own name, the accelerator's type.
+    own = {n: a for n, a in resources.items() if n not in ("memory", "object_store_memory") and ":" not in n}
+    return ", ".join(f"{amount:g} {name}" for name, amount in own.items()) or "nothing"
 
 
 def _machines(definition: Mapping[str, Any]) -> list[NodeType]:

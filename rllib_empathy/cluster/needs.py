@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +54,12 @@ class Needs:
 
     def bundles(self) -> list[dict[str, float]]:
         """Resources of each process that has to find a place, the most demanding first."""
-        wanted = [
-            group.resources for group in self.processes for _ in range(group.count) if any(group.resources.values())
-        ]
-        return sorted(wanted, key=lambda bundle: (-bundle.get("GPU", 0), -bundle.get("CPU", 0)))
+        return _bundles((group.count, group.resources) for group in self.processes)
+
+
+def places_of(config: EmpathyConfig) -> list[dict[str, float]]:
+    """Resources of each process of a configuration that has to find a place, the most demanding first. Plays nothing."""
+    return _bundles((count, resources) for _, count, resources in _groups(config))
 
 
 def needs_of(config: EmpathyConfig) -> Needs:
@@ -69,20 +72,40 @@ def needs_of(config: EmpathyConfig) -> Needs:
     # A Learner holds its share as it came, as tensors, and once more for each pass through the networks.
     learning = PROCESS_BYTES + round(4 * per_step * env_steps / max(1, learners))
     sampling = PROCESS_BYTES + round(3 * per_step * fragment)
-    gpus = float(config.num_gpus_per_learner)
-    cpus = config.num_cpus_per_learner
-    learner = {"CPU": (0.0 if gpus else 1.0) if cpus == "auto" else float(cpus), "GPU": gpus}
     alone = (0 if runners else sampling - PROCESS_BYTES) + (0 if learners else learning - PROCESS_BYTES)
-    processes = [Processes("driver", 1, {}, PROCESS_BYTES + alone)]
-    runner = {"CPU": config.num_cpus_per_env_runner, "GPU": config.num_gpus_per_env_runner}
-    runner |= config.custom_resources_per_env_runner
-    for what, count in (("runner", runners), ("evaluation runner", config.evaluation_num_env_runners)):
-        if count:
-            wanted = {name: float(amount) for name, amount in runner.items() if amount}
-            processes.append(Processes(what, count, wanted, sampling))
-    if learners:
-        processes.append(Processes("learner", learners, {k: v for k, v in learner.items() if v}, learning))
-    return Needs(tuple(processes), per_step, env_steps)
+    memory = {
+        "driver": PROCESS_BYTES + alone,
+        "runner": sampling,
+        "evaluation runner": sampling,
+        "learner": learning,
+    }
+    processes = tuple(Processes(what, count, resources, memory[what]) for what, count, resources in _groups(config))
+    return Needs(processes, per_step, env_steps)
+
+
+def _groups(config: EmpathyConfig) -> list[tuple[str, int, dict[str, float]]]:
+    """What runs, how often, and what Ray (or, for a GPU, the driver itself) has to have for each."""
+    gpus, cpus = float(config.num_gpus_per_learner), config.num_cpus_per_learner
+    learner = {"CPU": (0.0 if gpus else 1.0) if cpus == "auto" else float(cpus), "GPU": gpus}
+    runner = {
+        "CPU": float(config.num_cpus_per_env_runner),
+        "GPU": float(config.num_gpus_per_env_runner),
+        **config.custom_resources_per_env_runner,
+    }
+    # Without Learners of their own, the driver learns, on a GPU if one is asked for; Ray does not count its CPU.
+    driver = {} if config.num_learners else {"GPU": gpus}
+    groups = [
+        ("driver", 1, driver),
+        ("runner", config.num_env_runners, runner),
+        ("evaluation runner", config.evaluation_num_env_runners if config.evaluation_interval else 0, runner),
+        ("learner", config.num_learners, learner),
+    ]
+    return [(what, count, {k: v for k, v in resources.items() if v}) for what, count, resources in groups if count]
+
+
+def _bundles(groups: Iterable[tuple[int, dict[str, float]]]) -> list[dict[str, float]]:
+    wanted = [resources for count, resources in groups for _ in range(count) if resources]
+    return sorted(wanted, key=lambda bundle: (-bundle.get("GPU", 0), -bundle.get("CPU", 0)))
 
 
 def bytes_per_env_step(config: EmpathyConfig) -> float:

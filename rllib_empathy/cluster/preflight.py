@@ -73,7 +73,7 @@ def wait_for_places(bundles: Bundles, seconds: float, tell: Callable[[str], None
     asked = False
     while True:
         try:
-            mend = f"start more nodes (waited {seconds:g} s for them; --wait says how long)"
+            mend = "start more nodes" + (f" (waited {seconds:g} s for them; --wait says how long)" if seconds else "")
             return check_fits(bundles, live_capacity(ray.nodes()), "the running cluster", mend)
         except SettingError:
             if time.monotonic() >= deadline:
@@ -86,6 +86,22 @@ def wait_for_places(bundles: Bundles, seconds: float, tell: Callable[[str], None
             tell(f"Waiting up to {seconds:g} s for nodes: places for {len(bundles)} processes are not there yet.")
             asked = True
         time.sleep(1)
+
+
+def check_places(bundles: Bundles) -> None:
+    """Checks that all processes of a run find a place in the Ray that runs, or in the one that is started for it.
+
+    Where a cluster has yet to grow, call `wait_for_places` first.
+
+    Raises:
+        SettingError: they never do. RLlib would wait for places for ever, and say nothing.
+    """
+    if not bundles:
+        return
+    if not ray.is_initialized():
+        ray.init()  # as the first remote process would
+    grow = "start Ray with more, or, where nodes are still to come, call rllib_empathy.cluster.preflight.wait_for_places before"
+    check_fits(bundles, live_capacity(ray.nodes()), "the running Ray", grow)
 
 
 def check_nodes(storage: Path | None = None) -> None:

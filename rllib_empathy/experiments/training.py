@@ -54,7 +54,8 @@ class TrainingRun:
 
     def start(self) -> None:
         """Builds the algorithm and restores the last checkpoint. Ray has to be running."""
-        self._algorithm = self.config.build_algo()
+        # Places were looked for when the run began. One that is lost later may come back, and is waited for.
+        self._algorithm = self.config.build_algo(check_places=False)
         if self._checkpoint:
             self._algorithm.restore_from_path(str(self._checkpoint))
         self._population, self._event_names = self.config.resolved_population(), self.config.make_world(1).event_names

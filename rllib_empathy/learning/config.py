@@ -181,6 +181,23 @@ class EmpathyConfig(AgentOptionsConfig):
             inference_only=inference_only,
         )
 
+    def build_algo(self, *arguments: Any, check_places: bool = True, **named: Any) -> Any:
+        """Builds the algorithm, as RLlib does.
+
+        Args:
+            arguments: RLlib's.
+            check_places: whether Ray is asked first if all processes ever find a place: CPUs, GPUs, custom resources.
+            named: RLlib's.
+
+        Raises:
+            SettingError: they do not.
+        """
+        from rllib_empathy.cluster import needs, preflight
+
+        if check_places:
+            preflight.check_places(needs.places_of(self))
+        return super().build_algo(*arguments, **named)
+
     def get_default_learner_class(self) -> type:
         """The Learner for joint trajectories."""
         from rllib_empathy.learning.learner import EmpathyLearner

@@ -25,12 +25,13 @@ from rllib_empathy.studies.trainable import FINISHED, SCORE, StudyTrial
 from rllib_empathy.studies.trials import Trial, iterations
 
 _TUNE_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a file that env_config names is found from where `train` finds it
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-"""No tables and tracebacks of Tune's in the terminal beside ours, no files of its loggers, and one working directory."""
+"""No tables and tracebacks of Tune's in the terminal beside ours, no files of its loggers, and trials in the working
+directory of the command: relative paths in `env_config` mean there what they meant when the trials were checked."""
 
 
 class Watcher:

@@ -24,11 +24,12 @@ from rllib_empathy.cli import app
 from rllib_empathy.cluster import preflight, submission
 from rllib_empathy.cluster.capacity import NodeType, capacity_of, check_fits, live_capacity
 from rllib_empathy.cluster.errors import ClusterError
-from rllib_empathy.cluster.needs import needs_of
+from rllib_empathy.cluster.needs import needs_of, places_of
 from rllib_empathy.experiments.building import build_config
 from rllib_empathy.experiments.errors import RunFolderError
 from rllib_empathy.experiments.experiment import load_experiment
 from rllib_empathy.experiments.mirror import Mirror
+from rllib_empathy.learning.config import EmpathyConfig
 from rllib_empathy.sampling.joint_env_runner import JointEnvRunner
 
 FOLDER = Path(__file__).parents[2] / "cluster"
@@ -53,6 +54,45 @@ def test_needs_count_processes_and_measure_trajectories():
     # Of a short fragment, what follows the last row weighs more: a step's observation once more for each game.
     assert found.bytes_per_env_step == pytest.approx(whole.nbytes() / whole.env_steps(), rel=0.3)
     assert found.object_store == pytest.approx(2 * 3 * whole.nbytes(), rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("runners", "learners", "evaluation", "wanted"),
+    [
+        ({"num_env_runners": 2, "num_gpus_per_env_runner": 0.5}, {}, {}, [{"CPU": 1, "GPU": 0.5}] * 2),
+        ({"num_env_runners": 1, "num_cpus_per_env_runner": 3}, {}, {}, [{"CPU": 3}]),
+        ({"num_env_runners": 1, "custom_resources_per_env_runner": {"tpu": 2}}, {}, {}, [{"CPU": 1, "tpu": 2}]),
+        ({}, {"num_learners": 2}, {}, [{"CPU": 1}] * 2),
+        ({}, {"num_learners": 1, "num_gpus_per_learner": 1}, {}, [{"GPU": 1}]),
+        ({}, {"num_learners": 0, "num_gpus_per_learner": 1}, {}, [{"GPU": 1}]),
+        ({}, {}, {"evaluation_interval": 1, "evaluation_num_env_runners": 2}, [{"CPU": 1}] * 2),
+        ({}, {}, {"evaluation_num_env_runners": 2}, []),
+        ({}, {}, {}, []),
+    ],
+)
+def test_every_resource_that_a_configuration_asks_for_is_looked_for(runners, learners, evaluation, wanted):
+    config = (
+        EmpathyConfig().environment("snowdrift").env_runners(**runners).learners(**learners).evaluation(**evaluation)
+    )
+    assert places_of(config) == wanted
+
+
+@pytest.mark.parametrize(
+    ("runners", "learners", "lacking"),
+    [
+        ({"num_env_runners": 1, "num_gpus_per_env_runner": 1}, {}, "1 CPU and 1 GPU"),
+        ({"num_env_runners": 1, "num_cpus_per_env_runner": 99}, {}, "99 CPU"),
+        ({"num_env_runners": 1, "custom_resources_per_env_runner": {"tpu": 2}}, {}, "1 CPU and 2 tpu"),
+        ({}, {"num_learners": 99}, "99 processes of 1 CPU each, of which 8 find a place"),
+        ({}, {"num_learners": 1, "num_gpus_per_learner": 99}, "99 GPU"),
+    ],
+)
+def test_an_algorithm_that_finds_no_place_is_refused_instead_of_waited_for(ray_local, runners, learners, lacking):
+    config = EmpathyConfig().environment("snowdrift").env_runners(**runners).learners(**learners)
+    with pytest.raises(
+        SettingError, match=rf"more than the running Ray ever has: .*{lacking}.*Lower .*wait_for_places"
+    ):
+        config.build_algo()
 
 
 @pytest.mark.parametrize(
