@@ -37,7 +37,7 @@ app = typer.Typer(
 def start() -> None:
     """What comes before every command: modules in the working directory are found, however the command was started.
 
-    So `python -m rllib_empathy.cli` does it, and so Ray does in its processes. PYTHONSAFEPATH leaves it out, as for Python itself.
+    `python -m` and Ray's processes do the same. PYTHONSAFEPATH leaves it out, as Python itself does.
     """
     here = str(Path.cwd())
     if not sys.flags.safe_path and here not in sys.path and "" not in sys.path:
