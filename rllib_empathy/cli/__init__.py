@@ -40,7 +40,8 @@ def start() -> None:
     `python -m` and Ray's processes do the same. PYTHONSAFEPATH leaves it out, as Python itself does.
     """
     here = str(Path.cwd())
-    if not sys.flags.safe_path and here not in sys.path and "" not in sys.path:
+    safe = getattr(sys.flags, "safe_path", False)  # since Python 3.11
+    if not safe and here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
 
 
