@@ -37,6 +37,9 @@ class Step(NamedTuple):
     alive: NDArray[np.bool_]  # [B, N]
     events: dict[str, NDArray[np.uint8]]  # name -> [B, N], how often it happened to (or was done by) each agent
     final_observations: Array | None  # [B, N, *observation_shape], None where no game has ended
+    cut_off: NDArray[np.bool_] | None = None
+    """`[B, N]`, whom a limit of its own took out while others play on: its future is cut off, not zero. `observations` hold what
+    it saw last. None: nobody."""
 
 
 class Share(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,8 @@ class PettingZooWorld:
     the observations, nor of their spaces here.
 
     Ends: a game is over when nobody is left. It counts as truncated if somebody was cut off at its end and did not die.
-    A lone agent that is cut off while others play on counts as dead: the contract knows a time limit of games only.
+    An agent that is cut off while others play on is dead to the game, but its future counts by the value of what it saw
+    last (`Step.cut_off`).
 
     Seeding: each episode is played by a new environment, reset with a seed from the game's stream, because environments
     carry things over from one episode to the next (in knights_archers_zombies the time until the next zombie comes).
@@ -102,6 +103,7 @@ class PettingZooWorld:
         self._layout = ObservationLayout(dict(zip(self.possible_agents, self.observation_spaces, strict=True)))
         self.observation_space = self._layout.space
         self.alive = np.zeros((num_games, self.num_agents), np.bool_)
+        self._cut_off = np.zeros((num_games, self.num_agents), np.bool_)
         self._left = np.zeros((num_games, self.num_agents), np.int64)  # with which step each left, 0: it did not
         self._streams = np.zeros(num_games, np.uint64)
         self._episode_seeds = np.zeros(num_games, np.int64)
@@ -149,6 +151,7 @@ class PettingZooWorld:
         rewards = np.zeros((self.num_games, self.num_agents), np.float32)
         events = np.zeros((self.num_games, len(self.event_names), self.num_agents), np.uint8)
         over = np.zeros(self.num_games, np.bool_)
+        self._cut_off[:] = False
         with np.errstate(over="ignore"):  # a reward beyond float32 becomes infinite, and is refused below
             for game in range(self.num_games):
                 over[game] = self._play(game, actions[game], rewards[game], events[game])
@@ -176,6 +179,7 @@ class PettingZooWorld:
             alive,
             {name: events[:, number] for number, name in enumerate(self.event_names)},
             final,
+            self._cut_off.copy() if self._cut_off.any() else None,
         )
 
     def get_state(self) -> dict[str, Array]:
@@ -295,8 +299,8 @@ class PettingZooWorld:
                 raise came_back(self.name, agent, int(self._left[game, number]), int(self._clock[game]))
             if self.alive[game, number] and agent not in staying:
                 self._left[game, number] = self._clock[game]
-                if staying and truncations.get(agent) and not terminations.get(agent):
-                    _warn_of_lone_limits(self.name)
+                cut = truncations.get(agent) and not terminations.get(agent) and agent in observations
+                self._cut_off[game, number] = bool(staying and cut)
             self.alive[game, number] = agent in staying or cut_off
             if self.event_names and "events" in infos.get(agent, ()):
                 events[:, number] = [infos[agent]["events"][name] for name in self.event_names]
@@ -354,12 +358,3 @@ class PettingZooWorld:
 
     def _zeros(self) -> Array:
         return np.zeros((self.num_games, self.num_agents, *self.observation_space.shape), self.observation_space.dtype)
-
-
-@cache
-def _warn_of_lone_limits(name: str) -> None:
-    logger.warning(
-        "%s cuts off single agents while others play on. They count as dead: their value at the end is 0. On RLlib's own runners "
-        "(env_registry.rllib_env) they are bootstrapped.",
-        name,
-    )

@@ -91,6 +91,7 @@ class ShuffledSeats:
             alive=self._of_agents(step.alive),
             events={name: self._of_agents(counts) for name, counts in step.events.items()},
             final_observations=None if final is None else self._of_agents(final),
+            cut_off=None if step.cut_off is None else self._of_agents(step.cut_off),
         )
         self._take_seats(step.terminated | step.truncated)
         return shown._replace(observations=self._of_agents(step.observations))

@@ -49,6 +49,10 @@ class JointTrajectory:
     context: Column | None = None  # [T, B, N, E] what agents keep of the episode beside observations, if any does
     tail_context: Column | None = None  # [K, N, E]
     action_masks: Column | None = None  # [T, B, N, A] bool, what each agent might do; None: everything
+    cut_off: Column | None = (
+        None  # [T, B, N] bool, a limit of its own took the agent out with this step: the next row shows
+    )
+    # what it saw last, and its future counts by the value of that; None: nobody
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -157,7 +161,7 @@ STEP_COLUMNS = (
 )
 """Columns [T, B, ...] that every trajectory has."""
 
-_PER_GAME = (*STEP_COLUMNS, "seats", "context", "action_masks")
+_PER_GAME = (*STEP_COLUMNS, "seats", "context", "action_masks", "cut_off")
 """Columns [T, B, ...]."""
 
 
@@ -202,6 +206,13 @@ def _with_masks(trajectories: Sequence[JointTrajectory]) -> Sequence[JointTrajec
     ]
 
 
+def _with_limits(trajectories: Sequence[JointTrajectory]) -> Sequence[JointTrajectory]:
+    """`cut_off` for all, if one has it."""
+    if len({t.cut_off is None for t in trajectories}) == 1:
+        return trajectories
+    return [replace(t, cut_off=np.zeros(t.shape, np.bool_)) if t.cut_off is None else t for t in trajectories]
+
+
 def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
     """Puts the games of several trajectories (numpy columns) side by side.
 
@@ -217,7 +228,7 @@ def concatenate(trajectories: Sequence[JointTrajectory]) -> JointTrajectory:
         raise ValueError("Trajectories of different worlds cannot be put side by side.")
     if len(trajectories) == 1:
         return trajectories[0]
-    trajectories = _with_masks(trajectories)
+    trajectories = _with_limits(_with_masks(trajectories))
     first = trajectories[0]
     steps = max(t.rewards.shape[0] for t in trajectories)
     offsets = np.cumsum([0, *(t.rewards.shape[1] for t in trajectories[:-1])])

@@ -24,7 +24,7 @@ def discounted(x: Tensor, goes_on: Tensor, decay: Tensor | float) -> Tensor:
 
 
 def next_values(joint: JointTrajectory, values: Tensor, tail_values: Tensor) -> Tensor:
-    """The value of the state after each step, `[T, B, N]`: 0 where the agent's future is over.
+    """The value of the state after each step, `[T, B, N]`: 0 where the agent's future is over, not where it is cut off.
 
     Args:
         joint: the trajectory (torch columns).
@@ -33,7 +33,8 @@ def next_values(joint: JointTrajectory, values: Tensor, tail_values: Tensor) -> 
     """
     after = torch.cat([values[1:], torch.zeros_like(values[:1])])
     after[joint.tail_steps.long(), joint.tail_games.long()] = tail_values
-    return after * (joint.survives & ~joint.terminated.unsqueeze(-1))
+    has_future = joint.survives if joint.cut_off is None else joint.survives | joint.cut_off
+    return after * (has_future & ~joint.terminated.unsqueeze(-1))
 
 
 def generalized_advantages(

@@ -296,6 +296,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         masks: list[NDArray | None] = []
         contexts: list[NDArray | None] = []
         tail_contexts: list[NDArray | None] = []
+        cut_off: dict[int, NDArray[np.bool_]] = {}  # by row
         while len(rows["rewards"]) < steps if steps is not None else under_way.any():
             if whole_episodes and len(rows["rewards"]) == self.config.max_episode_steps:
                 raise self._endless(under_way)
@@ -319,6 +320,8 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             )
             for name, column in zip(STEP_COLUMNS, (*row, step.terminated, step.truncated), strict=True):
                 rows[name].append(column)
+            if step.cut_off is not None:
+                cut_off[len(rows["rewards"]) - 1] = step.cut_off & under_way[:, None]
             for name, column in step.events.items():
                 events[name].append(column)
             played += under_way
@@ -356,6 +359,7 @@ class JointEnvRunner(EnvRunner, Checkpointable):
             context=_joined(np.stack, contexts),
             tail_context=_joined(np.concatenate, tail_contexts),
             action_masks=_all_masks(masks),
+            cut_off=_spread(cut_off, (len(rows["rewards"]), self.num_games, self.world.num_agents)),
         )
         check_observations(trajectory, self.config.world_facts().title)
         self._steps_played += len(rows["rewards"])
@@ -441,6 +445,16 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         with warnings.catch_warnings():  # Ray's property warns of a deprecation inside itself.
             warnings.simplefilter("ignore", DeprecationWarning)
             return context.was_current_actor_reconstructed
+
+
+def _spread(flags: dict[int, NDArray[np.bool_]], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Rows of flags as a column of this shape; None where there are none."""
+    if not flags:
+        return None
+    column = np.zeros(shape, np.bool_)
+    for row, values in flags.items():
+        column[row] = values
+    return column
 
 
 def _rows(column: NDArray | None, games: NDArray) -> NDArray | None:

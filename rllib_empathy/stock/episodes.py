@@ -73,7 +73,7 @@ class EpisodeAdapter:
         seen = (self.layout.space.shape, self.layout.space.dtype)
         observations, tails = np.zeros((*size, *seen[0]), seen[1]), np.zeros((games, agents, *seen[0]), seen[1])
         actions, log_probs, rewards = np.zeros(size, np.int64), np.zeros(size, np.float32), np.zeros(size, np.float32)
-        alive, survives = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        alive, survives, lone_limits = np.zeros((3, *size), np.bool_)
         starts, terminated, truncated = np.zeros((3, *size[:2]), np.bool_)
         masks = np.ones((*size, max(self._choices)), np.bool_)
         steps: list[Steps] = []
@@ -95,6 +95,9 @@ class EpisodeAdapter:
                 observations[rows, game, agent] = shown[:-1]
                 if times[-1] > ends_here:
                     tails[game, agent] = shown[-1]
+                elif cut_off(episode, own):
+                    observations[times[-1], game, agent] = shown[-1]
+                    lone_limits[rows[-1], game, agent] = True
                 actions[rows, game, agent] = self._actions(agent, own)
                 if allowed is not None:
                     masks[rows, game, agent] = self._masks(agent, allowed[:-1], actions[rows, game, agent])
@@ -118,6 +121,7 @@ class EpisodeAdapter:
             tail_games=np.arange(games),
             tail_observations=tails,
             action_masks=None if masks.all() else masks,
+            cut_off=lone_limits if lone_limits.any() else None,
         )
         return joint, steps
 

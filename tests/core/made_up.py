@@ -25,6 +25,7 @@ def made_up(
     seats: bool = False,
     context: int = 3,
     masks: bool = False,
+    limits: float = 0.0,
 ) -> JointTrajectory:
     """A trajectory of numpy columns as a runner would make it.
 
@@ -43,6 +44,7 @@ def made_up(
         seats: agents sit anywhere, and elsewhere in each episode.
         context: numbers that every agent keeps of its episode.
         masks: some actions are forbidden, though not those that were taken; nothing is to absent agents.
+        limits: probability that an agent that leaves while others may play on is cut off by a limit of its own.
     """
     rng = np.random.default_rng(seed)
     rows: dict[str, list[Any]] = {name: [] for name in ("alive", "survives", "starts", "terminated", "truncated")}
@@ -99,6 +101,9 @@ def made_up(
         context=rng.normal(size=(*size, context)).astype(np.float32),
         tail_context=rng.normal(size=(len(tails), agents, context)).astype(np.float32),
     )
+    if limits:
+        leaves = joint.alive & ~joint.survives & ~(joint.terminated | joint.truncated)[..., None]
+        joint = replace(joint, cut_off=leaves & (rng.random(size) < limits))
     if not masks:
         return joint
     allowed = (rng.random((*size, actions)) < 0.4) | (np.arange(actions) == joint.actions[..., None])
@@ -110,8 +115,9 @@ def shuffled(joint: JointTrajectory, games: np.ndarray, agents: np.ndarray) -> J
     place = np.argsort(games)
     per_agent = ("observations", "actions", "log_probs", "rewards", "alive", "survives", "context")
     columns = {name: getattr(joint, name)[:, games][:, :, agents] for name in per_agent}
-    if joint.action_masks is not None:
-        columns["action_masks"] = joint.action_masks[:, games][:, :, agents]
+    for name in ("action_masks", "cut_off"):
+        if getattr(joint, name) is not None:
+            columns[name] = getattr(joint, name)[:, games][:, :, agents]
     columns |= {name: getattr(joint, name)[:, games] for name in ("starts", "terminated", "truncated")}
     return JointTrajectory(
         **columns,

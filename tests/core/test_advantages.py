@@ -22,6 +22,7 @@ WAYS = [
     pytest.param({"ends": 0.0}, id="one endless episode"),
     pytest.param({"ends": 0.5, "deaths": 0.3, "joins": 0.5}, id="everything at once"),
     pytest.param({"whole_episodes": True}, id="whole episodes"),
+    pytest.param({"deaths": 0.4, "limits": 0.5}, id="limits of single agents"),
     pytest.param({"steps": 1}, id="a single step"),
     pytest.param({"games": 1, "agents": 1, "deaths": 0.0, "joins": 0.0}, id="a single agent"),
 ]
@@ -61,12 +62,14 @@ def lives(joint: JointTrajectory) -> list[tuple[int, int, list[int]]]:
 
 def over(joint: JointTrajectory, game: int, agent: int, step: int) -> bool:
     """Whether the agent has no future after its life's last step."""
-    return bool(joint.terminated[step, game] or not joint.survives[step, game, agent])
+    cut_off = joint.cut_off is not None and joint.cut_off[step, game, agent]
+    return bool(joint.terminated[step, game] or not (joint.survives[step, game, agent] or cut_off))
 
 
-def tail_of(joint: JointTrajectory, tail_values: np.ndarray, game: int, agent: int, step: int) -> float:
-    (number,) = ((joint.tail_steps == step) & (joint.tail_games == game)).nonzero()[0]
-    return float(tail_values[number, agent])
+def value_after(joint: JointTrajectory, values, tail_values, game: int, agent: int, step: int) -> float:
+    """Of what follows the last step of a life that is cut off: the tail's, or the next row's where the others play on."""
+    found = ((joint.tail_steps == step) & (joint.tail_games == game)).nonzero()[0]
+    return float(tail_values[found[0], agent] if len(found) else values[step + 1, game, agent])
 
 
 def slow_advantages(joint: JointTrajectory, values, tail_values, gamma: float, lambda_: float) -> np.ndarray:
@@ -74,7 +77,9 @@ def slow_advantages(joint: JointTrajectory, values, tail_values, gamma: float, l
     out = np.zeros(joint.shape)
     for game, agent, steps in lives(joint):
         last = steps[-1]
-        after_last = 0.0 if over(joint, game, agent, last) else tail_of(joint, tail_values, game, agent, last)
+        after_last = (
+            0.0 if over(joint, game, agent, last) else value_after(joint, values, tail_values, game, agent, last)
+        )
         seen = [*(float(values[step, game, agent]) for step in steps), after_last]
         errors = [
             float(joint.rewards[step, game, agent]) + gamma * seen[k + 1] - seen[k] for k, step in enumerate(steps)
@@ -121,7 +126,7 @@ def test_like_rllib(way):
         last, at = steps[-1], (steps, game, agent)
         is_over = over(joint, game, agent, last)
         places.append(at)
-        final_value = 123.0 if is_over else tail_of(joint, tail_values, game, agent, last)
+        final_value = 123.0 if is_over else value_after(joint, values, tail_values, game, agent, last)
         columns["values"] += [*values[at], final_value]
         columns["rewards"] += [*joint.rewards[at], 0.0]
         columns["terminateds"] += [*[False] * (len(steps) - 1), is_over, False]
@@ -145,7 +150,7 @@ def test_lambda_1_is_monte_carlo(seed, gamma):
     ours = advantages(joint, values, tail_values, gamma, 1.0)
     for game, agent, steps in lives(joint):
         last = steps[-1]
-        future = 0.0 if over(joint, game, agent, last) else tail_of(joint, tail_values, game, agent, last)
+        future = 0.0 if over(joint, game, agent, last) else value_after(joint, values, tail_values, game, agent, last)
         for step in reversed(steps):
             future = joint.rewards[step, game, agent] + gamma * future
             assert ours[step, game, agent] == pytest.approx(future - values[step, game, agent], abs=1e-4)

@@ -19,7 +19,7 @@ from tests.core.made_up import made_up
 
 few = settings(max_examples=25, deadline=None)
 MEMORY = {"h": 3, "c": 2}
-full = partial(made_up, seats=True, masks=True)
+full = partial(made_up, seats=True, masks=True, limits=0.5)
 """Every column is there."""
 
 
@@ -159,6 +159,7 @@ PER_STEP = (
     "seats",
     "context",
     "action_masks",
+    "cut_off",
 )  # fmt: skip
 
 

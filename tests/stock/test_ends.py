@@ -36,6 +36,7 @@ from tests.stock.scripted import AGENTS, ENDS, LONE_LIMITS, ParallelScript, Scri
 pytestmark = pytest.mark.filterwarnings("ignore")  # RLlib's own
 
 GAMMA, LAMBDA = 0.9, 0.8
+SCRIPTS = {**ENDS, **LONE_LIMITS}
 
 
 class FirstNumber(TorchRLModule, ValueFunctionAPI):
@@ -103,7 +104,7 @@ def own_fragments(script: Script, steps: int, fragments: int, constant: float | 
 @cache
 def fast_path_targets(end: str) -> dict[str, np.ndarray]:
     """Of three episodes in one fragment."""
-    [joint] = own_fragments(ENDS[end], 15, 1)
+    [joint] = own_fragments(SCRIPTS[end], 15, 1)
     return of_agents(own_targets(joint), joint)
 
 
@@ -129,18 +130,18 @@ def assert_alike(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> N
 
 
 @pytest.mark.parametrize("steps", [15, 3])
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("end", SCRIPTS)
 def test_value_targets_of_both_paths_are_equal(end, steps):
-    register_env("script", lambda env_config: rllib_env(partial(ParallelScript, script=ENDS[end])))
+    register_env("script", lambda env_config: rllib_env(partial(ParallelScript, script=SCRIPTS[end])))
     on_rllib = stock_episodes_of(stock_config("script"), steps, fragments=3)
-    for episodes, joint in zip(on_rllib, own_fragments(ENDS[end], steps, fragments=3), strict=True):
+    for episodes, joint in zip(on_rllib, own_fragments(SCRIPTS[end], steps, fragments=3), strict=True):
         assert_alike(stock_targets(episodes), of_agents(own_targets(joint), joint))
 
 
 @pytest.mark.parametrize("flags", ["own", "both", "all"])
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("end", SCRIPTS)
 def test_value_targets_of_a_users_environment_are_those_of_the_fast_path(end, flags):
-    config = stock_config(UsersScript, script=ENDS[end], flags=flags)
+    config = stock_config(UsersScript, script=SCRIPTS[end], flags=flags)
     episodes = stock_episodes_of(config, 15, 1, GiftingEnvRunner)[0]
     adapter = EpisodeAdapter([Seat(agent, agent, env_space(), None) for agent in AGENTS])
     laid_out, steps = adapter.joint(episodes)
