@@ -621,7 +621,9 @@ def reciprocators(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, EmpathyConfig, 
     agents = config.resolved_population().module_of_agent
     monkeypatch.setattr(agent_model, "read_config", lambda path: config)
     monkeypatch.setattr(
-        agent_model, "read_agent", lambda path, agent: SimpleNamespace(module=lambda: modules[agents[agent]])
+        agent_model,
+        "read_agent",
+        lambda path, agent: SimpleNamespace(module=lambda: modules[agents[agent]], masked=False),
     )
     model = agent_model.AgentModel()
     model.load_context(SimpleNamespace(artifacts={"checkpoint": "made up"}))

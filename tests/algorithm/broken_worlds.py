@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,14 @@ class Broken(ParallelEnv):
 
     Args:
         when: "made" (on other machines only), "reset", "step" (the fourth one) or "never".
-        after: episodes that go well first; each environment plays one, so this counts those of the process.
+        once: a file; nothing is raised before it is there.
         length: the step in which episodes end; None: they do not.
     """
 
-    episodes = 0
-
-    def __init__(self, when: str = "step", after: int = 0, length: int | None = None) -> None:
+    def __init__(self, when: str = "step", once: str | None = None, length: int | None = None) -> None:
         self.metadata = {"name": "broken"}
         self.possible_agents = ["ann", "bob"]
-        self.when, self.after, self.length = when, after, length
+        self.when, self.once, self.length = when, once, length
         if when == "made" and in_another_process():
             self.fail()
 
@@ -41,14 +40,13 @@ class Broken(ParallelEnv):
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         self.time, self.agents = 0, list(self.possible_agents)
-        Broken.episodes += 1
-        if self.when == "reset" and Broken.episodes > self.after:
+        if self.when == "reset":
             self.fail()
         return self.look(), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> Any:
         self.time += 1
-        if self.when == "step" and self.time == 4 and Broken.episodes > self.after:
+        if self.when == "step" and self.time == 4 and (self.once is None or Path(self.once).exists()):
             self.fail()
         over = self.time == self.length
         seen, none = self.look(), dict.fromkeys(self.agents, False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 
@@ -31,7 +30,6 @@ BROKEN = f"{Broken.__module__}:{Broken.__qualname__}"
 def _waits_are_errors(monkeypatch):
     """Whoever waits for a runner to come back has taken an error of a program for one of a machine."""
     monkeypatch.setattr(learning_algorithm, "LONGEST_WITHOUT_RUNNERS_S", 0.5)
-    monkeypatch.setattr(Broken, "episodes", 0)
 
 
 def broken(**env_config: Any) -> EmpathyConfig:
@@ -99,25 +97,28 @@ def test_an_exception_of_an_agent_is_told(ray_local, monkeypatch):
 
 @pytest.mark.parametrize("runners", [0, 1])
 def test_what_was_learned_before_is_saved_and_goes_on_once_the_world_is_mended(ray_local, tmp_path, runners):
+    breaks = tmp_path / "breaks"
     overrides = [
         f"environment={BROKEN}",
-        "env_config={when: step, after: 6, length: 5}",
+        f"env_config={{when: step, once: {breaks}, length: 5}}",
         "population=ppo",
         f"env_runners={{num_env_runners: {runners}, num_envs_per_env_runner: 2, rollout_fragment_length: 5}}",
         "stop={iterations: 5}",
     ]
     experiment = load_experiment("quickstart", overrides)
     folder = RunFolder.create(tmp_path, "broken")
+
+    def break_after_two_iterations() -> bool:
+        """In the place of what asks, before each iteration, whether to stop."""
+        if folder.metrics.exists() and read_metrics(folder.metrics)["iteration"][-1] == 2:
+            breaks.touch()
+        return False
+
     with pytest.raises(ProgramError, match="agent_7"):
-        list(train(experiment, build_config(experiment), folder))
-    last = folder.last_checkpoint()
-    assert last is not None
-    saved = int(read_metrics(folder.metrics)["iteration"][-1])
-    assert saved >= 1
-    assert last.name == f"iteration_{saved:06d}"
-    mended = load_experiment("quickstart", [*overrides, "env_config.when=never"])
-    rows = list(train(mended, build_config(mended), folder))
-    np.testing.assert_array_equal([row["iteration"] for row in rows], np.arange(saved + 1, 6))
+        list(train(experiment, build_config(experiment), folder, break_after_two_iterations))
+    assert folder.last_checkpoint() == folder.checkpoints / "iteration_000002"
+    breaks.unlink()
+    assert [row["iteration"] for row in train(experiment, build_config(experiment), folder)] == [3, 4, 5]
 
 
 def test_a_lost_runner_is_still_waited_for(ray_local, caplog):
