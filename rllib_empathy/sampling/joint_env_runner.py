@@ -6,7 +6,6 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from math import ceil
 from typing import Any
 
@@ -38,12 +37,13 @@ from env_registry.game import World
 from env_registry.parameters import SettingError
 from env_registry.shuffled_seats import ShuffledSeats
 from rllib_empathy.episode_means import sum_and_count
-from rllib_empathy.joint import STEP_COLUMNS, JointTrajectory
+from rllib_empathy.joint import JointTrajectory
 from rllib_empathy.population import PopulationSpec
 from rllib_empathy.sampling.acting import JointPolicy
 from rllib_empathy.sampling.episodes import EpisodeTotals, FinishedEpisodes, cooperation_of
 from rllib_empathy.sampling.finite_observations import check_observations
 from rllib_empathy.sampling.memory import return_freed_memory
+from rllib_empathy.sampling.recording import Recording
 
 logger = logging.getLogger(__name__)
 
@@ -286,86 +286,59 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         whole_episodes = steps is None
         if whole_episodes and not self._begun.all():
             self._begin_anew()
-        states = self.policy.states()
+        recording = Recording(self.policy.states(), self.world.event_names)
         under_way = np.ones(self.num_games, np.bool_)
         played = np.zeros(self.num_games, np.int64)
-        rows: dict[str, list[NDArray]] = {name: [] for name in STEP_COLUMNS}
-        events: dict[str, list[NDArray]] = {name: [] for name in self.world.event_names}
-        tails: list[tuple[int, NDArray, NDArray]] = []
-        seats: list[NDArray] = []
-        masks: list[NDArray | None] = []
-        contexts: list[NDArray | None] = []
-        tail_contexts: list[NDArray | None] = []
-        cut_off: dict[int, NDArray[np.bool_]] = {}  # by row
-        while len(rows["rewards"]) < steps if steps is not None else under_way.any():
-            if whole_episodes and len(rows["rewards"]) == self.config.max_episode_steps:
+        while recording.steps < steps if steps is not None else under_way.any():
+            if whole_episodes and recording.steps == self.config.max_episode_steps:
                 raise self._endless(under_way)
-            contexts.append(self.policy.context(self._begun))
-            masks.append(allowed_actions(self.world, self._totals.lengths))
-            actions, log_probs = self.policy.act(self._observations, self._begun, explore, masks[-1])
-            self.policy.notice(self._observations, actions, self.world.alive, masks[-1])
+            observations, begun, context = self._observations, self._begun, self.policy.context(self._begun)
+            masks = allowed_actions(self.world, self._totals.lengths)
+            actions, log_probs = self.policy.act(observations, begun, explore, masks)
+            self.policy.notice(observations, actions, self.world.alive, masks)
             alive = self.world.alive & under_way[:, None]
-            if isinstance(self.world, ShuffledSeats):
-                seats.append(self.world.seats)
+            seats = self.world.seats if isinstance(self.world, ShuffledSeats) else None
             step = self.world.step(actions)
-            ended = step.terminated | step.truncated
-            row: tuple[NDArray, ...] = (
-                self._observations,
-                actions,
-                log_probs,
-                step.rewards,
-                alive,
-                step.alive,
-                self._begun,
+            recording.add(
+                step,
+                observations=observations,
+                actions=actions,
+                log_probs=log_probs,
+                alive=alive,
+                begun=begun,
+                context=context,
+                masks=masks,
+                seats=seats,
             )
-            for name, column in zip(STEP_COLUMNS, (*row, step.terminated, step.truncated), strict=True):
-                rows[name].append(column)
-            if step.cut_off is not None:
-                cut_off[len(rows["rewards"]) - 1] = step.cut_off & under_way[:, None]
-            for name, column in step.events.items():
-                events[name].append(column)
             played += under_way
             finished = self._totals.add(step, under_way)
             if finished is not None:
                 self._finished.append(finished)
                 self._any_ended = True
+            ended = step.terminated | step.truncated
             if step.final_observations is not None:
                 games = (ended & under_way).nonzero()[0]
-                tails.append((len(rows["rewards"]) - 1, games, step.final_observations[games]))
-                tail_contexts.append(_rows(self.policy.context(), games))
+                recording.add_tails(games, step.final_observations, self.policy.context())
             self._observations, self._begun = step.observations, ended
             if whole_episodes:
                 under_way &= ~ended
+        going = (recording.going_on() & under_way).nonzero()[0]
         if whole_episodes and not self._begun.all():
             self._begin_anew()
-        last = len(rows["rewards"]) - 1
-        going = (~rows["terminated"][last] & ~rows["truncated"][last] & under_way).nonzero()[0]
-        tails.append((last, going, self._observations[going]))
-        tail_contexts.append(_rows(self.policy.context(), going))
-        trajectory = JointTrajectory(
-            **{name: np.stack(columns) for name, columns in rows.items()},
-            tail_steps=np.concatenate([np.full(len(games), step) for step, games, _ in tails]),
-            tail_games=np.concatenate([games for _, games, _ in tails]),
-            tail_observations=np.concatenate([observations for _, _, observations in tails]),
-            states=states,
-            events={name: np.stack(columns) for name, columns in events.items()},
-            seats=np.stack(seats) if seats else None,
-            origin={
+        recording.add_tails(going, self._observations, self.policy.context())
+        trajectory = recording.trajectory(
+            {
                 "game": self._game_numbers,
                 "steps_before": np.full(self.num_games, self._steps_played),
                 "steps": played,
                 "goes_on": np.isin(np.arange(self.num_games), going),
-            },
-            context=_joined(np.stack, contexts),
-            tail_context=_joined(np.concatenate, tail_contexts),
-            action_masks=_all_masks(masks),
-            cut_off=_spread(cut_off, (len(rows["rewards"]), self.num_games, self.world.num_agents)),
+            }
         )
         check_observations(trajectory, self.config.world_facts().title)
-        self._steps_played += len(rows["rewards"])
+        self._steps_played += recording.steps
         self._warn_of_no_returns()
         self._count_steps(trajectory)
-        return replace(trajectory, truncated=_cut_at_the_end(trajectory))
+        return trajectory
 
     def _endless(self, under_way: NDArray[np.bool_]) -> SettingError:
         """An error for episodes that do not end where whole ones are needed."""
@@ -445,34 +418,3 @@ class JointEnvRunner(EnvRunner, Checkpointable):
         with warnings.catch_warnings():  # Ray's property warns of a deprecation inside itself.
             warnings.simplefilter("ignore", DeprecationWarning)
             return context.was_current_actor_reconstructed
-
-
-def _spread(flags: dict[int, NDArray[np.bool_]], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """Rows of flags as a column of this shape; None where there are none."""
-    if not flags:
-        return None
-    column = np.zeros(shape, np.bool_)
-    for row, values in flags.items():
-        column[row] = values
-    return column
-
-
-def _rows(column: NDArray | None, games: NDArray) -> NDArray | None:
-    return None if column is None else column[games]
-
-
-def _all_masks(masks: list[NDArray | None]) -> NDArray | None:
-    """`[T, B, N, A]`; everything is allowed before the world says for the first time that something is not."""
-    shown = next((mask for mask in masks if mask is not None), None)
-    return None if shown is None else np.stack([np.ones_like(shown) if mask is None else mask for mask in masks])
-
-
-def _joined(join: Callable[[list[Any]], NDArray], columns: list[NDArray | None]) -> NDArray | None:
-    return None if columns[0] is None else join(columns)
-
-
-def _cut_at_the_end(trajectory: JointTrajectory) -> NDArray[np.bool_]:
-    """`truncated`, with games that go on behind the last row marked as cut there."""
-    truncated = trajectory.truncated.copy()
-    truncated[-1] |= ~trajectory.terminated[-1]
-    return truncated

@@ -25,8 +25,8 @@ where it is expected, *does not hold* if the whole interval lies elsewhere, and 
 the paper's claim: that of its worst expectation. Controls, questions of our own, are counted beside it. Entries are the files of
 `tune_configs/reproduce`; `small` and `paper` are their scales.
 
-All figures here are of the fast path, which has bootstrapped at time limits all along. On RLlib's own runners that has been mended
-since; which figures that changed is told [there](rllib_users.md#time-limits-and-who-comes-back).
+All figures here are of the fast path, which has bootstrapped at time limits all along. On RLlib's own runners that has been
+mended since; which figures that changed is told [there](rllib_users.md#time-limits-and-who-comes-back).
 
 """
 
