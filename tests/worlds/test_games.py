@@ -45,7 +45,8 @@ def columns(world: World, actions: NDArray[np.int64]) -> list[dict[str, Any]]:
 def as_columns(step: Step) -> dict[str, Any]:
     ended = (step.terminated | step.truncated)[(...,) + (None,) * (step.observations.ndim - 1)]
     final = np.zeros_like(step.observations) if step.final_observations is None else step.final_observations
-    columns = {**step._asdict(), **step.events, "final_observations": np.where(ended, final, 0)}
+    cut_off = np.zeros_like(step.alive) if step.cut_off is None else step.cut_off
+    columns = {**step._asdict(), **step.events, "final_observations": np.where(ended, final, 0), "cut_off": cut_off}
     del columns["events"]
     return columns
 
