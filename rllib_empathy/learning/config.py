@@ -217,10 +217,10 @@ class EmpathyConfig(AgentOptionsConfig):
         if self.env is None:
             raise SettingError(f"No world is set: call .environment(NAME). Known: {', '.join(env_registry.WORLDS)}.")
         population = self.resolved_population()
-        self.make_world(1)
-        check_seeds = getattr(env_registry.make(self._world(), 1, **self.env_config), "check_seeds", None)
-        if check_seeds is not None:
-            check_seeds()
+        world = self.make_world(1)
+        if hasattr(world, "check_seeds") and self._world_key() not in _SEEDS_TRIED:
+            world.check_seeds()
+            _SEEDS_TRIED.add(self._world_key())
         self.population_spec = self_contained(self.population_spec, self.agent_defaults)
         spaces = self.module_spaces()
         for member in population.members:
@@ -311,7 +311,7 @@ class EmpathyConfig(AgentOptionsConfig):
 
     def world_facts(self) -> WorldFacts:
         """What agents may need to know of the world, which is asked once per process and setting."""
-        key = (self._world(), repr(sorted(self.env_config.items())))
+        key = self._world_key()
         if key not in _FACTS:
             for name, made in self.registered_worlds.items():
                 env_registry.WORLDS.setdefault(name, made)  # this process may not have heard of it
@@ -331,6 +331,10 @@ class EmpathyConfig(AgentOptionsConfig):
                 layout=layout_of(world),
             )
         return _FACTS[key]
+
+    def _world_key(self) -> tuple[Any, str]:
+        """Which world with which settings: what is asked of it once per process is kept under this."""
+        return self._world(), repr(sorted(self.env_config.items()))
 
     def _world_name(self, of_type: type) -> str | None:
         """The name under which the world is registered, also where the config says its class."""
@@ -357,3 +361,4 @@ def _default(of: Any) -> EmpathyConfig:
 
 
 _FACTS: dict[tuple[Any, str], WorldFacts] = {}
+_SEEDS_TRIED: set[tuple[Any, str]] = set()
